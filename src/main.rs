@@ -1,0 +1,3 @@
+//! The `annulus` binary.
+
+fn main() {}

@@ -1,0 +1,6 @@
+//! Small things that know nothing of the rest: random numbers, memory, where a rank is, formatting.
+
+pub mod aligned;
+pub mod human;
+pub mod rng;
+pub mod whereabouts;
