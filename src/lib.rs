@@ -1,5 +1,8 @@
 //! annulus: ring all-reduce data-parallel training of Candle models over MPI.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod collective;
+pub mod comm;
 pub mod config;
 pub mod error;
 pub mod nn;
