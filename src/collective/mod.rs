@@ -27,6 +27,7 @@ pub struct Group {
     native: bool,
     sent: u64,
     skip_next: bool,
+    failed_together: bool,
 }
 
 impl Group {
@@ -43,6 +44,7 @@ impl Group {
             native: false,
             sent: 0,
             skip_next: false,
+            failed_together: false,
         };
         let host = whereabouts::host_name();
         let me = format!("{}\n{host}", std::process::id());
@@ -202,6 +204,20 @@ impl Group {
     /// Lets this rank skip its next collective: a rehearsal of the bug that hangs other trainers.
     pub fn skip_next_collective(&mut self) {
         self.skip_next = true;
+    }
+
+    /// Marks an error that every rank has come to alike, from reduced numbers: the job can end in good
+    /// order instead of being torn down.
+    #[must_use]
+    pub fn common_failure(&mut self, error: Error) -> Error {
+        self.failed_together = true;
+        error
+    }
+
+    /// Whether the last error was the same on all ranks.
+    #[must_use]
+    pub fn failed_together(&self) -> bool {
+        self.failed_together
     }
 
     /// Leaves the job in good order. All ranks must call it.

@@ -21,6 +21,7 @@ impl Group {
         let same: Vec<usize> = (0..all.len()).filter(|&r| all[r] == *first).collect();
         let message = String::from_utf8_lossy(&first[1..]).into_owned();
         let error = Error::from_exit_code(first[0], message);
+        let error = self.common_failure(error);
         if same.len() == all.len() {
             return Err(error);
         }
@@ -38,11 +39,12 @@ impl Group {
         let Some(odd) = (1..all.len()).find(|&r| all[r] != all[0]) else { return Ok(()) };
         let (first, other) = (String::from_utf8_lossy(&all[0]), String::from_utf8_lossy(&all[odd]));
         let (first, other) = first_difference(&first, &other);
-        Err(Error::Config(format!(
+        let text = format!(
             "the ranks do not agree on {what}: rank 0 on {} has {first}, rank {odd} on {} has {other}",
             self.hosts()[0],
             self.hosts()[odd],
-        )))
+        );
+        Err(self.common_failure(Error::Config(text)))
     }
 }
 
