@@ -18,6 +18,8 @@ mod rules;
 mod running;
 mod schema;
 mod set;
+#[cfg(test)]
+mod tests;
 mod training;
 
 pub use card::*;

@@ -108,6 +108,13 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         "is missing; schedule.kind `step` needs the number of steps between two drops",
     );
     let train = &card.data.train;
+    for (field, split) in [("data.train", Some(train)), ("data.test", card.data.test.as_ref())] {
+        let Some(split) = split else { continue };
+        for (name, path) in [("images", &split.images), ("labels", &split.labels)] {
+            let field = format!("{field}.{name}");
+            rules.refuse_if(path.as_os_str().is_empty(), &[&field], "is empty; give a file");
+        }
+    }
     rules.refuse_if(
         train.images == train.labels,
         &["data.train.labels", "data.train.images"],

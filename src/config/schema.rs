@@ -58,15 +58,13 @@ fn kind(node: &'static Value) -> &'static str {
     node["type"].as_str().or_else(|| node["type"].as_array().and_then(other)).unwrap_or("any")
 }
 
-/// The words that an enum node allows.
+/// The words that an enum node allows: documented ones stand in `oneOf`, bare ones in `enum`.
 fn words(node: &'static Value) -> Vec<&'static str> {
-    let one_of = node["oneOf"].as_array().into_iter().flatten();
-    let (listed, plain): (Vec<_>, Vec<_>) = one_of.partition(|o| o.get("enum").is_some());
-    let listed = listed.into_iter().chain([node]).filter_map(|o| o["enum"].as_array()).flatten();
-    plain
-        .into_iter()
-        .filter_map(|o| o["const"].as_str())
-        .chain(listed.filter_map(Value::as_str))
+    let choices = node["oneOf"].as_array().into_iter().flatten().chain([node]);
+    let bare = |node: &'static Value| node["enum"].as_array().into_iter().flatten();
+    choices
+        .flat_map(|c| c.get("const").into_iter().chain(bare(c)))
+        .filter_map(Value::as_str)
         .collect()
 }
 
@@ -146,14 +144,23 @@ fn unknown(key: &str, known: &Map<String, Value>) -> String {
     }
 }
 
-/// The name most like `word`, if any is like it.
+/// The name most like `word` as a whole or in a part (`batch_size` is like `global_batch`), the
+/// first of equals; `None` if nothing is alike.
 fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    names
-        .map(|name| (strsim::jaro_winkler(&word, name), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+    let likeness = |name: &str| {
+        let parts = name.split('_').flat_map(|n| word.split('_').map(move |w| (n, w)));
+        let long = parts.filter(|(n, w)| n.len() > 3 && w.len() > 3);
+        let part = long.map(|(n, w)| 0.9 * strsim::normalized_damerau_levenshtein(n, w));
+        part.fold(strsim::normalized_damerau_levenshtein(name, &word), f64::max)
+    };
+    let mut best = (0.6, None);
+    for name in names {
+        if likeness(name) > best.0 {
+            best = (likeness(name), Some(name));
+        }
+    }
+    best.1
 }
 
 fn right_length(node: &Value, len: usize) -> bool {
@@ -217,8 +224,8 @@ fn expected(node: &'static Value) -> String {
     match kind(node) {
         "object" => "a section { ... }".into(),
         "array" => {
-            let count = exactly.map(|n| format!("{n} x ")).unwrap_or_default();
-            format!("a list of {count}{}", expected(resolve(&node["items"]).0))
+            let count = exactly.map(|n| format!(" of {n}")).unwrap_or_default();
+            format!("a list{count}, each {}", expected(resolve(&node["items"]).0))
         }
         "string" => "text".into(),
         "boolean" => "true or false".into(),
@@ -263,11 +270,34 @@ fn sample(node: &'static Value) -> Value {
     }
 }
 
+/// All options as a Markdown table, for `configs/README.md`.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[test]
-    fn p() {
-        println!("{:#}", schema());
+pub(super) fn options_table() -> String {
+    fn rows(node: &'static Value, path: &str, needed: &str, out: &mut String) {
+        let Some(fields) = node["properties"].as_object() else { return };
+        for (key, field) in fields {
+            let ((inner, optional), path) = (resolve(field), join(path, key));
+            let text = |node: &Value| node["description"].as_str().unwrap_or("").replace('\n', " ");
+            if kind(inner) == "object" {
+                let within = format!("required in `{path}`");
+                rows(inner, &path, if optional { &within } else { needed }, out);
+                continue;
+            }
+            let required = node["required"].as_array().is_some_and(|r| r.contains(&key[..].into()));
+            let default = match field.get("default") {
+                Some(Value::Null) | None if required => needed.to_owned(),
+                Some(Value::Null) | None => "–".into(),
+                Some(value) => format!("`{value}`"),
+            };
+            let wanted = expected(inner);
+            *out += &format!("| `{path}` | {wanted} | {default} | {} |\n", text(field));
+            let item = resolve(&inner["items"]).0;
+            if kind(inner) == "array" && kind(item) == "object" {
+                rows(item, &format!("{path}[]"), "required in each", out);
+            }
+        }
     }
+    let mut out = "| option | takes | default | meaning |\n|---|---|---|---|\n".to_owned();
+    rows(&SCHEMA, "", "**required**", &mut out);
+    out
 }
