@@ -1,6 +1,9 @@
 //! annulus: ring all-reduce data-parallel training of Candle models over MPI.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod config;
+pub mod data;
 pub mod error;
 pub mod nn;
 pub mod util;
