@@ -2,14 +2,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`card`] | the card, the data set, the model |
-//! | [`training`] | optimizer, schedule, the loop |
-//! | [`running`] | communication, reports, faults |
-//! | [`parse`] | [`Card::load`]: file, `--set`, paths, one list of all problems |
-//! | [`json`] | JSON as text: cap, line and column of what is wrong, no key twice |
-//! | [`set`] | `--set path=value` |
-//! | [`schema`] | the JSON schema, and the check of a value against it |
-//! | [`rules`] | what one field demands of another |
+//! | `card` | the card, the data set, the model |
+//! | `training` | optimizer, schedule, the loop |
+//! | `running` | communication, reports, faults |
+//! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
+//! | `json` | JSON as text: cap, line and column of what is wrong, no key twice |
+//! | `set` | `--set path=value` |
+//! | `schema` | the JSON schema, and the check of a value against it |
+//! | `rules` | what one field demands of another |
 
 mod card;
 mod json;

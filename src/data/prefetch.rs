@@ -161,3 +161,150 @@ fn produce(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sample i is the number i, its label i % 3; some indices fail or panic.
+    struct Numbers {
+        n: usize,
+        fails_at: Option<usize>,
+        panics_at: Option<usize>,
+    }
+
+    impl Dataset for Numbers {
+        fn len(&self) -> usize {
+            self.n
+        }
+        fn sample_shape(&self) -> &[usize] {
+            &[2]
+        }
+        fn classes(&self) -> usize {
+            3
+        }
+        fn read(&self, index: usize, out: &mut [f32]) -> Result<u32> {
+            assert!(self.panics_at != Some(index), "no sample {index}");
+            if self.fails_at == Some(index) {
+                return Err(Error::Data(format!("sample {index} is unreadable")));
+            }
+            out.fill(index as f32);
+            Ok((index % 3) as u32)
+        }
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn numbers(n: usize) -> Numbers {
+        Numbers { n, fails_at: None, panics_at: None }
+    }
+
+    fn plan(n: usize, batch: u64, rank: usize, world: usize, accumulate: usize) -> Plan {
+        let sampler = Sampler::new(n as u64, batch, 7);
+        let steps = 0..2 * sampler.steps_per_epoch();
+        Plan { sampler, rank, world, accumulate, steps, ahead: 3 }
+    }
+
+    fn collect(dataset: Numbers, plan: Plan) -> Result<Vec<Batch>> {
+        let mut loader = Loader::start(Arc::new(dataset), plan)?;
+        let mut all = vec![];
+        while let Some(batch) = loader.next_batch()? {
+            all.push(batch.clone());
+            loader.recycle(batch);
+        }
+        assert!(loader.next_batch()?.is_none());
+        Ok(all)
+    }
+
+    #[test]
+    fn every_rank_count_sees_the_same_steps_and_each_sample_once_an_epoch() {
+        let samples = |world: usize, accumulate: usize| {
+            let mut steps = vec![vec![]; 6];
+            for rank in 0..world {
+                let batches = collect(numbers(23), plan(23, 9, rank, world, accumulate)).unwrap();
+                assert_eq!(batches.len(), 6 * accumulate);
+                for (i, batch) in batches.iter().enumerate() {
+                    assert_eq!(
+                        (batch.step, batch.micro),
+                        ((i / accumulate) as u64, i % accumulate)
+                    );
+                    assert_eq!(batch.epoch, batch.step / 3);
+                    assert_eq!(batch.global_weight, [9.0, 9.0, 5.0][batch.step as usize % 3]);
+                    assert_eq!(batch.images.len(), 2 * batch.len());
+                    for (k, &sample) in batch.samples.iter().enumerate() {
+                        assert_eq!(batch.images[2 * k..2 * k + 2], [sample as f32; 2]);
+                        assert_eq!(batch.labels[k], sample as u32 % 3);
+                    }
+                    steps[batch.step as usize].extend(&batch.samples);
+                }
+            }
+            steps
+        };
+        let one = samples(1, 1);
+        let mut epoch: Vec<u64> = one[..3].concat();
+        epoch.sort_unstable();
+        assert_eq!(epoch, (0..23).collect::<Vec<_>>());
+        assert_ne!(one[..3], one[3..]);
+        // 16 ranks for 9 samples: some get none.
+        for (world, accumulate) in [(2, 1), (3, 2), (16, 1), (5, 4)] {
+            assert_eq!(samples(world, accumulate), one);
+        }
+    }
+
+    #[test]
+    fn a_run_that_starts_in_the_middle_continues_the_whole_one() {
+        let whole = collect(numbers(23), plan(23, 9, 1, 2, 2)).unwrap();
+        for start in 0..=6 {
+            let mut plan = plan(23, 9, 1, 2, 2);
+            plan.steps.start = start;
+            assert_eq!(collect(numbers(23), plan).unwrap(), whole[start as usize * 2..]);
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_reading_thread_reaches_the_loop_again_and_again() {
+        let broken = Numbers { fails_at: Some(5), ..numbers(23) };
+        let mut loader = Loader::start(Arc::new(broken), plan(23, 9, 0, 1, 1)).unwrap();
+        let error = std::iter::repeat_with(|| loader.next_batch()).find_map(Result::err).unwrap();
+        assert_eq!(error.exit_code(), 65);
+        assert!(error.to_string().ends_with(": sample 5 is unreadable"), "{error}");
+        assert!(loader.next_batch().is_err());
+    }
+
+    #[test]
+    fn a_panic_of_the_reading_thread_becomes_an_error() {
+        let broken = Numbers { panics_at: Some(5), ..numbers(23) };
+        let error = collect(broken, plan(23, 9, 0, 1, 1)).unwrap_err();
+        assert_eq!(error.exit_code(), 70);
+        assert!(error.to_string().contains("panicked: no sample 5"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_for_another_data_set_is_refused() {
+        assert!(Loader::start(Arc::new(numbers(22)), plan(23, 9, 0, 1, 1)).is_err());
+        assert!(Loader::start(Arc::new(numbers(23)), plan(23, 9, 2, 2, 1)).is_err());
+    }
+
+    #[test]
+    fn dropping_a_loader_in_the_middle_ends_its_thread() {
+        let dataset = Arc::new(numbers(1000));
+        let mut loader = Loader::start(dataset.clone(), plan(1000, 2, 0, 1, 1)).unwrap();
+        assert!(loader.next_batch().unwrap().is_some());
+        drop(loader);
+        assert_eq!(Arc::strong_count(&dataset), 1);
+    }
+
+    #[test]
+    fn recycled_batches_use_the_same_memory_again() {
+        let mut plan = plan(64, 8, 0, 1, 1);
+        (plan.steps, plan.ahead) = (0..400, 2);
+        let mut loader = Loader::start(Arc::new(numbers(64)), plan).unwrap();
+        let mut places = std::collections::BTreeSet::new();
+        while let Some(batch) = loader.next_batch().unwrap() {
+            places.insert(batch.images.as_ptr() as usize);
+            loader.recycle(batch);
+        }
+        assert!(places.len() <= 5, "{} buffers for a queue of 2", places.len());
+    }
+}
