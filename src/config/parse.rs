@@ -1,0 +1,175 @@
+//! From a file and `--set` arguments to a checked [`Card`].
+
+use super::{Card, json, rules, schema, set::Set};
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// The fields that hold a path.
+const PATHS: [&[&str]; 5] = [
+    &["data", "train", "images"],
+    &["data", "train", "labels"],
+    &["data", "test", "images"],
+    &["data", "test", "labels"],
+    &["report", "out"],
+];
+
+/// One thing that is wrong with a card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The field: `train.global_batch`; empty for the card as a whole.
+    pub path: String,
+    /// What is wrong with it, and what is expected.
+    pub what: String,
+}
+
+impl Problem {
+    pub(super) fn new(path: &str, what: impl Into<String>) -> Problem {
+        Problem { path: path.to_owned(), what: what.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let path = if self.path.is_empty() { "the card" } else { &self.path };
+        write!(f, "{path}: {}", self.what)
+    }
+}
+
+impl Card {
+    /// Reads the card at `path`, applies `sets` (`a.b=value`, later ones win) and checks all of it.
+    ///
+    /// Relative paths in the file start at the file's folder, those in `sets` at the current one.
+    /// The returned card holds absolute paths, so that a saved copy works from anywhere.
+    ///
+    /// # Errors
+    /// [`Error::NoInput`] if the file cannot be read; [`Error::Usage`] for a `--set` that makes no
+    /// sense; [`Error::Config`], with all problems, one a line, if the card is wrong.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Card> {
+        let text = json::read(path)?;
+        let mut card = json::parse(&text)
+            .map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
+        let folder = path.canonicalize().map_err(|e| Error::reading(path, &e))?;
+        make_absolute(&mut card, folder.parent().unwrap_or(&folder))?;
+        for argument in sets {
+            let set = Set::parse(argument)?;
+            let value = set.value(schema::is_text(&set.path));
+            set.apply(&mut card, value)?;
+            let here = std::env::current_dir()
+                .map_err(|e| Error::Io(format!("cannot tell the current folder: {e}")))?;
+            // Paths of the file are absolute by now, so this reaches only what was just set.
+            make_absolute(&mut card, &here)?;
+        }
+        check(&card).map_err(|problems| report(&path.display().to_string(), &problems))
+    }
+
+    /// All that is wrong with this card, as `load` would find it. For cards made in code.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        match serde_json::to_value(self) {
+            Ok(value) => check(&value).err().unwrap_or_default(),
+            Err(e) => vec![Problem::new("", format!("cannot be written as JSON: {e}"))],
+        }
+    }
+
+    /// Refuses a card with problems.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all problems, one a line.
+    pub fn validate(&self) -> Result<()> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(()) } else { Err(report("the card", &problems)) }
+    }
+
+    /// The card as indented JSON, with every default written out: what a run folder keeps.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn to_json_pretty(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map(|text| text + "\n")
+            .map_err(|e| Error::Config(format!("the card cannot be written as JSON: {e}")))
+    }
+
+    /// BLAKE3, in hex, of the card as JSON with sorted keys and no spaces, without `$schema`,
+    /// `about` and `faults`, which do not change what a job computes.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn hash(&self) -> Result<String> {
+        let plain = || {
+            // By way of text, so that a 32-bit 0.1307 stays `0.1307`.
+            let mut card: Value = serde_json::from_str(&serde_json::to_string(self)?)?;
+            if let Some(fields) = card.as_object_mut() {
+                fields.retain(|key, _| !["$schema", "about", "faults"].contains(&key.as_str()));
+            }
+            card.sort_all_objects();
+            serde_json::to_string(&card)
+        };
+        let text = plain()
+            .map_err(|e| Error::Config(format!("the card cannot be written as JSON: {e}")))?;
+        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
+    }
+}
+
+fn report(card: &str, problems: &[Problem]) -> Error {
+    let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    Error::Config(format!(
+        "{card}: {count} (the options are in configs/README.md){}",
+        lines.concat()
+    ))
+}
+
+/// The card that `value` describes, or everything that is wrong with it.
+fn check(value: &Value) -> std::result::Result<Card, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let clean = schema::check(value, &mut problems);
+    // `clean` fits the schema; should serde still object, schema and structs have come apart.
+    let card: Card = match serde_path_to_error::deserialize(&clean) {
+        Ok(card) => card,
+        Err(e) => {
+            problems.push(Problem::new(&e.path().to_string(), e.inner().to_string()));
+            return Err(problems);
+        }
+    };
+    let broken: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+    problems.extend(rules::check(&card, &broken));
+    if problems.is_empty() { Ok(card) } else { Err(problems) }
+}
+
+/// Makes the relative paths in `card` absolute, starting at `base`.
+fn make_absolute(card: &mut Value, base: &Path) -> Result<()> {
+    for path in PATHS {
+        let Some(field) = card.pointer_mut(&format!("/{}", path.join("/"))) else { continue };
+        let Some(text) = field.as_str().filter(|text| !text.is_empty()) else { continue };
+        let whole = below(base, Path::new(text));
+        let whole = whole.to_str().ok_or_else(|| {
+            Error::Config(format!("the folder {} has a name that is not UTF-8", base.display()))
+        })?;
+        *field = Value::String(whole.to_owned());
+    }
+    Ok(())
+}
+
+/// `base` joined with `path`, with `.` and leading `..` resolved. `base` holds no symbolic link,
+/// so to drop its last part is to go to the parent; later `..` may cross a link and stay.
+fn below(base: &Path, path: &Path) -> PathBuf {
+    let mut whole = base.to_path_buf();
+    let mut leading = path.is_relative();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if leading => _ = whole.pop(),
+            part => {
+                leading = false;
+                whole.push(part);
+            }
+        }
+    }
+    whole
+}

@@ -1,0 +1,123 @@
+//! What one field of a card demands of another. Types and bounds of single fields stand in the
+//! schema (attributes beside the fields).
+
+use super::{Card, ModelKind, OptimizerKind, Problem, ScheduleKind};
+
+/// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
+pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
+    let mut rules = Rules { broken, problems: Vec::new() };
+    length_of_the_run(card, &mut rules);
+    unused_options(card, &mut rules);
+    values_that_clash(card, &mut rules);
+    rules.problems
+}
+
+struct Rules<'a> {
+    broken: &'a [String],
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    /// If `wrong`, blames the first of `fields`, unless one of them is known to be broken.
+    fn refuse_if(&mut self, wrong: bool, fields: &[&str], what: &str) {
+        let broken = |field: &&str| self.broken.iter().any(|b| touches(b, field));
+        if wrong && !fields.iter().any(broken) {
+            self.problems.push(Problem::new(fields[0], what));
+        }
+    }
+}
+
+/// Whether one path is the other or lies inside it.
+fn touches(a: &str, b: &str) -> bool {
+    let inside = |a: &str, b: &str| {
+        a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    a.is_empty() || inside(a, b) || inside(b, a)
+}
+
+fn length_of_the_run(card: &Card, rules: &mut Rules) {
+    let train = &card.train;
+    rules.refuse_if(
+        train.epochs.is_none() && train.max_steps.is_none(),
+        &["train.epochs", "train.max_steps"],
+        "is missing; give train.epochs, train.max_steps or both",
+    );
+    if let Some(max) = train.max_steps {
+        let warmup = card.schedule.warmup_steps;
+        rules.refuse_if(
+            warmup > max,
+            &["schedule.warmup_steps", "train.max_steps"],
+            &format!("{warmup} steps of warm-up are more than train.max_steps, {max}"),
+        );
+    }
+}
+
+fn unused_options(card: &Card, rules: &mut Rules) {
+    let unused = |rules: &mut Rules, given: bool, field: &str, kind: &str, users: &str| {
+        let what = format!("is used by {users} only; remove it or change {kind}");
+        rules.refuse_if(given, &[field, kind], &what);
+    };
+    let o = &card.optimizer;
+    let sgd = o.kind == OptimizerKind::Sgd;
+    for (given, field, users) in [
+        (o.momentum.is_some() && !sgd, "optimizer.momentum", "`sgd`"),
+        (o.nesterov.is_some() && !sgd, "optimizer.nesterov", "`sgd`"),
+        (o.betas.is_some() && sgd, "optimizer.betas", "`adam` and `adamw`"),
+        (o.eps.is_some() && sgd, "optimizer.eps", "`adam` and `adamw`"),
+    ] {
+        unused(rules, given, field, "optimizer.kind", users);
+    }
+    let s = &card.schedule;
+    let (cosine, step) = (s.kind == ScheduleKind::Cosine, s.kind == ScheduleKind::Step);
+    for (given, field, users) in [
+        (s.final_fraction.is_some() && !cosine, "schedule.final_fraction", "`cosine`"),
+        (s.step_every.is_some() && !step, "schedule.step_every", "`step`"),
+        (s.gamma.is_some() && !step, "schedule.gamma", "`step`"),
+    ] {
+        unused(rules, given, field, "schedule.kind", users);
+    }
+    let hidden = !card.model.hidden.is_empty() && card.model.kind != ModelKind::Mlp;
+    unused(rules, hidden, "model.hidden", "model.kind", "`mlp`");
+    let no_test = card.data.test.is_none();
+    for (given, field) in [
+        (card.data.test_limit.is_some(), "data.test_limit"),
+        (card.train.early_stopping.is_some(), "train.early_stopping"),
+    ] {
+        let what = "needs test samples; give data.test or remove it";
+        rules.refuse_if(given && no_test, &[field, "data.test"], what);
+    }
+}
+
+fn values_that_clash(card: &Card, rules: &mut Rules) {
+    let o = &card.optimizer;
+    if let Some([a, b]) = o.betas {
+        rules.refuse_if(
+            ![a, b].iter().all(|beta| (0.0..1.0).contains(beta)),
+            &["optimizer.betas"],
+            &format!("[{a}, {b}] are not two numbers of at least 0 and below 1"),
+        );
+    }
+    rules.refuse_if(
+        o.nesterov == Some(true) && o.momentum.unwrap_or(0.0) == 0.0,
+        &["optimizer.nesterov", "optimizer.momentum", "optimizer.kind"],
+        "needs optimizer.momentum above 0",
+    );
+    rules.refuse_if(
+        card.schedule.kind == ScheduleKind::Step && card.schedule.step_every.is_none(),
+        &["schedule.step_every", "schedule.kind"],
+        "is missing; schedule.kind `step` needs the number of steps between two drops",
+    );
+    let train = &card.data.train;
+    for (field, split) in [("data.train", Some(train)), ("data.test", card.data.test.as_ref())] {
+        let Some(split) = split else { continue };
+        for (name, path) in [("images", &split.images), ("labels", &split.labels)] {
+            let field = format!("{field}.{name}");
+            rules.refuse_if(path.as_os_str().is_empty(), &[&field], "is empty; give a file");
+        }
+    }
+    rules.refuse_if(
+        train.images == train.labels,
+        &["data.train.labels", "data.train.images"],
+        "is the same file as data.train.images",
+    );
+}

@@ -1,0 +1,98 @@
+//! Around the loop: communication, reports, injected faults.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How the ranks talk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Comm {
+    /// The all-reduce: our ring, or MPI's own for comparison.
+    pub algorithm: Algorithm,
+    /// Seconds that a rank waits for another before it gives up and names it.
+    #[schemars(range(max = 10_000_000), extend("exclusiveMinimum" = 0))]
+    pub deadline_s: f64,
+    /// Gradients are reduced in buckets of about this many megabytes.
+    #[schemars(range(max = 65536), extend("exclusiveMinimum" = 0))]
+    pub bucket_mb: f64,
+    /// The first bucket is smaller, so that communication starts early.
+    #[schemars(range(max = 65536), extend("exclusiveMinimum" = 0))]
+    pub first_bucket_mb: f64,
+    /// Messages are cut into segments of this many kilobytes.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub segment_kb: usize,
+}
+
+impl Default for Comm {
+    fn default() -> Self {
+        Comm {
+            algorithm: Algorithm::Ring,
+            deadline_s: 60.0,
+            bucket_mb: 25.0,
+            first_bucket_mb: 1.0,
+            segment_kb: 512,
+        }
+    }
+}
+
+/// All-reduce algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Reduce-scatter and all-gather round a ring, ours.
+    Ring,
+    /// `MPI_Allreduce` of the installed MPI.
+    Mpi,
+}
+
+/// What is written while training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Report {
+    /// Write a line to metrics.jsonl every n steps.
+    #[schemars(range(min = 1))]
+    pub every_steps: u64,
+    /// Run folder; `--out` wins. When left out: runs/NAME-OF-THE-CARD under the current folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Report { every_steps: 1, out: None }
+    }
+}
+
+/// A fault to inject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// The rank that suffers it.
+    pub rank: usize,
+    /// At the start of this step, counted from 1.
+    #[schemars(range(min = 1))]
+    pub step: u64,
+    /// What happens.
+    pub kind: FaultKind,
+}
+
+/// Kinds of injected faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultKind {
+    /// The rank panics.
+    Panic,
+    /// The rank returns an error.
+    Error,
+    /// The process is stopped (SIGSTOP).
+    Stop,
+    /// The process is killed (SIGKILL).
+    Kill,
+    /// The process exits with code 0 in the middle of the run.
+    Exit,
+    /// The rank skips its next collective.
+    Skip,
+    /// One gradient becomes NaN.
+    Nan,
+}

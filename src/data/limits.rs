@@ -1,0 +1,19 @@
+//! Caps on what a data file may ask for, by name. A file may be hostile or merely broken; what it
+//! declares is believed only as far as its own size can carry.
+
+/// A gzip file may always unpack to this many bytes (16 MiB), whatever its size: small data sets
+/// of blank images pack 1000 to 1.
+pub const GZIP_ALWAYS_ALLOWED: u64 = 16 << 20;
+
+/// Beyond that, to this many times its size. MNIST's images unpack to 5 times theirs; deflate
+/// cannot do better than 1032, and only a bomb comes near.
+pub const GZIP_MAX_RATIO: u64 = 200;
+
+/// IDX files of more dimensions than images of several channels have.
+pub const IDX_MAX_DIMS: usize = 4;
+
+/// The most bytes that a gzip file of `size` bytes may unpack to.
+#[must_use]
+pub fn gzip_cap(size: u64) -> u64 {
+    size.saturating_mul(GZIP_MAX_RATIO).max(GZIP_ALWAYS_ALLOWED)
+}

@@ -1,0 +1,93 @@
+//! Samples: where they come from, in which order they are used, how they reach the training loop.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`idx`] | the IDX file format, plain and gzip |
+//! | [`images`] | labelled images in memory, normalised when read |
+//! | [`sampler`] | which samples make up which step, and whose they are |
+//! | [`batch`] | a batch in flat memory |
+//! | [`prefetch`] | a thread that prepares batches ahead |
+//! | [`limits`] | caps on what a file may ask for |
+//!
+//! To add a format: a reader beside [`idx`], a type that implements [`Dataset`] beside [`images`],
+//! a variant of [`Format`] and a line in [`open`].
+
+pub mod batch;
+pub mod idx;
+pub mod images;
+pub mod limits;
+pub mod prefetch;
+pub mod sampler;
+
+pub use batch::Batch;
+pub use images::ImageSet;
+pub use prefetch::{Loader, Plan as Feed};
+pub use sampler::Sampler;
+
+use crate::config::{Data, Format};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// Samples with one label each, read by index from any thread.
+pub trait Dataset: Send + Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether there is no sample.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shape of one sample; (channels, rows, columns) for images.
+    fn sample_shape(&self) -> &[usize];
+
+    /// Numbers in one sample: the product of its shape.
+    fn sample_len(&self) -> usize {
+        self.sample_shape().iter().product()
+    }
+
+    /// Number of classes; labels are below it.
+    fn classes(&self) -> usize;
+
+    /// Writes sample `index` into `out`, which has [`Dataset::sample_len`] places, and returns its
+    /// label.
+    ///
+    /// # Errors
+    /// If the sample cannot be read, or index or length are wrong.
+    fn read(&self, index: usize, out: &mut [f32]) -> Result<u32>;
+
+    /// A hash, in hex, of all that [`Dataset::read`] can give, constants of the card aside: equal
+    /// on two ranks only if they hold the same samples in the same order. Costs a pass over the
+    /// data (about 1 GB/s).
+    fn fingerprint(&self) -> String;
+}
+
+/// A data set that threads can share.
+pub type SharedDataset = Arc<dyn Dataset>;
+
+/// Opens the training samples of a card and, if it names them, the test samples.
+///
+/// # Errors
+/// As the reader of the format; also [`Error::Data`] if training and test samples differ in shape.
+pub fn open(card: &Data) -> Result<(SharedDataset, Option<SharedDataset>)> {
+    let open = |split, limit| -> Result<SharedDataset> {
+        match card.format {
+            Format::Idx => {
+                Ok(Arc::new(ImageSet::open(split, card.classes, card.normalize, limit)?))
+            }
+        }
+    };
+    let train = open(&card.train, card.train_limit)?;
+    let Some(split) = &card.test else { return Ok((train, None)) };
+    let test = open(split, card.test_limit)?;
+    if train.sample_shape() != test.sample_shape() {
+        return Err(Error::Data(format!(
+            "{} has samples of shape {:?}, {} of shape {:?}; training and test must agree",
+            card.train.images.display(),
+            train.sample_shape(),
+            split.images.display(),
+            test.sample_shape()
+        )));
+    }
+    Ok((train, Some(test)))
+}
