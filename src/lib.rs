@@ -1,4 +1,5 @@
 //! annulus: ring all-reduce data-parallel training of Candle models over MPI.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
 pub mod error;
