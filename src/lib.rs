@@ -3,5 +3,7 @@
 
 pub mod config;
 pub mod error;
+pub mod model;
 pub mod nn;
+pub mod optim;
 pub mod util;
