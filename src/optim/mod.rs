@@ -51,3 +51,6 @@ pub fn build(card: &config::Optimizer, lens: &[usize]) -> Result<Box<dyn Optimiz
         OptimizerKind::Adam | OptimizerKind::Adamw => Box::new(Adam::new(card, lens)?),
     })
 }
+
+#[cfg(test)]
+mod tests;
