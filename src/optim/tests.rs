@@ -79,7 +79,8 @@ fn a_state_that_does_not_fit_is_a_data_error_and_changes_nothing() {
         spoil(&mut state);
         state
     };
-    let cases: [(&dyn Fn(&mut State), &str); 6] = [
+    type Spoil<'a> = &'a dyn Fn(&mut State);
+    let cases: [(Spoil, &str); 6] = [
         (&|s| s.kind = "adam".into(), "is of adam, the card's optimizer is adamw"),
         (&|s| drop(s.moments.pop()), "holds [\"exp_avg\"], expected"),
         (&|s| s.moments.swap(0, 1), "holds [\"exp_avg_sq\", \"exp_avg\"]"),
