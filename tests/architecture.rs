@@ -107,7 +107,9 @@ fn violations(module: &str, text: &str) -> Vec<String> {
         .filter_map(|import| match floor(import) {
             None => None, // An item of the crate root, which re-exports only.
             Some((theirs, _)) if theirs < mine || beside.contains(&import.as_str()) => None,
-            Some((theirs, _)) if theirs > mine => Some(format!("{module} imports upward: {import}")),
+            Some((theirs, _)) if theirs > mine => {
+                Some(format!("{module} imports upward: {import}"))
+            }
             Some(_) => Some(format!("{module} imports sideways: {import}")),
         })
         .collect()
@@ -129,10 +131,14 @@ fn no_file_imports_upward_or_sideways() {
 #[test]
 fn the_check_sees_upward_and_sideways_imports_when_they_are_there() {
     assert_eq!(violations("data", "use crate::train::Plan;"), ["data imports upward: train"]);
-    assert_eq!(violations("data", "use crate::{error::Result, comm::Peer};"), [
-        "data imports sideways: comm"
-    ]);
-    assert_eq!(violations("optim", "fn f() { crate::nn::probe() }"), ["optim imports sideways: nn"]);
+    assert_eq!(
+        violations("data", "use crate::{error::Result, comm::Peer};"),
+        ["data imports sideways: comm"]
+    );
+    assert_eq!(
+        violations("optim", "fn f() { crate::nn::probe() }"),
+        ["optim imports sideways: nn"]
+    );
     assert!(violations("model", "use crate::nn::{Param, ParamSet};").is_empty());
     assert!(violations("data", "// crate::train is above").is_empty());
     assert_eq!(violations("novel", "").len(), 1);

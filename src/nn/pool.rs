@@ -145,7 +145,7 @@ impl Plane {
         for ((lines, g), argmax) in
             lines.by_ref().zip(g.chunks_exact(width)).zip(argmax.chunks_exact(width))
         {
-            if k == 2 && self.cols % 2 == 0 {
+            if k == 2 && self.cols.is_multiple_of(2) {
                 unpool_pair(lines, g, argmax);
                 continue;
             }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn nan_is_not_hidden() {
         for at in 0..9 {
-            let mut x = vec![0f32; 9];
+            let mut x = [0f32; 9];
             x[at] = f32::NAN;
             for k in [2, 3] {
                 let x = Tensor::from_slice(&x[..k * k], (1, 1, k, k), &Device::Cpu).unwrap();
