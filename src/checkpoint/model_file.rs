@@ -52,9 +52,11 @@ pub fn load(path: &Path) -> Result<Vec<Named>> {
     let bytes = std::fs::read(path).map_err(|e| Error::reading(path, &e))?;
     let bad = |why: String| Error::Data(format!("{}: {why}", path.display()));
     if bytes.starts_with(b"PK") || bytes.first() == Some(&0x80) {
-        return Err(bad("this is a PyTorch pickle, which can run code when it is read; convert it \
+        return Err(bad(
+            "this is a PyTorch pickle, which can run code when it is read; convert it \
                         with safetensors.torch.save_file(model.state_dict(), PATH)"
-            .to_owned()));
+                .to_owned(),
+        ));
     }
     let header = bytes.first_chunk::<8>().map_or(0, |n| u64::from_le_bytes(*n));
     if header > MAX_HEADER || header.saturating_add(8) > bytes.len() as u64 {

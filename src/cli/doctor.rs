@@ -1,6 +1,6 @@
 //! `annulus doctor`: is this machine, with this launcher and this MPI, fit for training?
 
-use crate::collective::{Group, cores, self_test};
+use crate::collective::{Group, self_test};
 use crate::comm::{self, launcher};
 use crate::error::Result;
 use crate::report::console::say;
@@ -28,8 +28,8 @@ pub fn run(group: &mut Group) -> Result<()> {
     fact("mpi", &comm::mpi::library_version());
     let hosts = group.hosts().to_vec();
     fact("ranks", &format!("{} on {}", group.size(), hosts.join(", ")));
-    let (local, cores) = (group.local_ranks(), cores());
-    fact("cores", &format!("{cores} for {local} ranks of this host"));
+    let (local, cores) = (group.local_ranks(), group.local_cores());
+    fact("cores", &format!("{cores} for the {local} ranks of this host"));
     if local > cores {
         fact("", "more ranks than cores: correct, but slow; ranks give way while they wait");
     }

@@ -7,6 +7,7 @@
 pub mod chunks;
 mod element;
 mod header;
+mod identity;
 pub mod ring;
 pub mod self_test;
 mod together;
@@ -17,12 +18,14 @@ use crate::comm::Peer;
 use crate::error::{Error, Result};
 use crate::util::whereabouts;
 use header::{Header, Kind};
+use identity::Identity;
 use std::time::Duration;
 
 /// All ranks of the job, as seen by one of them.
 pub struct Group {
     peer: Box<dyn Peer>,
     hosts: Vec<String>,
+    local_cores: usize,
     collectives: u64,
     native: bool,
     sent: u64,
@@ -40,23 +43,26 @@ impl Group {
         let mut group = Group {
             peer,
             hosts: Vec::new(),
+            local_cores: 1,
             collectives: 0,
             native: false,
             sent: 0,
             skip_next: false,
             failed_together: false,
         };
-        let host = whereabouts::host_name();
-        let me = format!("{}\n{host}", std::process::id());
-        let all = group.all_gather(me.as_bytes())?;
-        let mut names = Vec::with_capacity(all.len());
-        for (rank, bytes) in all.iter().enumerate() {
-            let text = String::from_utf8_lossy(bytes);
-            let (pid, host) = text.split_once('\n').unwrap_or(("?", "?"));
-            names.push(format!("rank {rank} ({host}, pid {pid})"));
-            group.hosts.push(host.to_owned());
-        }
-        let shared_cores = group.local_ranks() > cores();
+        let all = group.all_gather(&Identity::of_this_process().to_bytes())?;
+        let all: Vec<Identity> = all.iter().map(|bytes| Identity::from_bytes(bytes)).collect();
+        let name =
+            |(rank, id): (usize, &Identity)| format!("rank {rank} ({}, pid {})", id.host, id.pid);
+        let names = all.iter().enumerate().map(name).collect();
+        group.hosts = all.iter().map(|id| id.host.clone()).collect();
+        let here = &group.hosts[group.rank()];
+        let mut cores: Vec<u32> =
+            all.iter().filter(|id| id.host == *here).flat_map(|id| id.cores.clone()).collect();
+        cores.sort_unstable();
+        cores.dedup();
+        group.local_cores = cores.len();
+        let shared_cores = group.local_ranks() > group.local_cores;
         group.peer.introduce(names, shared_cores);
         Ok(group)
     }
@@ -84,6 +90,13 @@ impl Group {
     pub fn local_ranks(&self) -> usize {
         let here = &self.hosts[self.rank()];
         self.hosts.iter().filter(|h| *h == here).count()
+    }
+
+    /// Processor cores that the ranks of this host may use together. Launchers bind each rank to a
+    /// part of them, so one rank's own share does not tell.
+    #[must_use]
+    pub fn local_cores(&self) -> usize {
+        self.local_cores
     }
 
     /// This rank's place among the ranks of its host, 0..local_ranks.
@@ -243,9 +256,3 @@ impl Group {
 
 /// `all_gather` is for names, hashes and messages; its cap keeps a wrong length from taking memory.
 const MAX_GATHER: usize = 16 << 20;
-
-/// Processor cores that this process may use.
-#[must_use]
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}

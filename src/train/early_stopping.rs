@@ -63,8 +63,14 @@ mod tests {
     fn stops_after_patience_evaluations_without_improvement() {
         let mut w = watcher(Monitor::Accuracy, 2, 0.0);
         let verdicts: Vec<_> = [0.5, 0.7, 0.7, 0.6].iter().map(|&a| w.see(1.0, a)).collect();
-        assert_eq!(verdicts.iter().map(|v| v.improved).collect::<Vec<_>>(), [true, true, false, false]);
-        assert_eq!(verdicts.iter().map(|v| v.stop).collect::<Vec<_>>(), [false, false, false, true]);
+        assert_eq!(
+            verdicts.iter().map(|v| v.improved).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            verdicts.iter().map(|v| v.stop).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn check_allowed(faults: &[Fault]) -> Result<()> {
 /// The ordered error.
 #[allow(clippy::panic)]
 pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()> {
-    for fault in faults.iter().filter(|f| f.rank == group.rank() && f.step == step) {
+    let rank = group.rank();
+    for fault in faults.iter().filter(|f| f.rank == rank && f.step == step) {
         match fault.kind {
             FaultKind::Panic => panic!("ordered by the card's faults"),
             FaultKind::Error => {

@@ -18,8 +18,8 @@ pub mod strategy;
 mod tally;
 
 pub use device::Choice as Device;
-pub use reporter::percent;
 pub use plan::Plan;
+pub use reporter::percent;
 pub use setup::Job;
 pub use strategy::Strategy;
 pub use tally::Tally;

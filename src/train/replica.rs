@@ -6,7 +6,7 @@ use crate::config::Card;
 use crate::data::{Batch, Dataset};
 use crate::error::Result;
 use crate::model::{self, Model, Pass};
-use crate::nn::{ParamBuilder, ParamSet, loss};
+use crate::nn::{Param, ParamBuilder, ParamSet, correct, cross_entropy};
 use crate::optim::{self, Optimizer};
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
@@ -76,9 +76,9 @@ impl Replica {
         let x = Tensor::from_slice(&batch.images, shape, &self.device)?;
         let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.samples };
         let logits = self.model.forward(&x, &pass)?;
-        let losses = loss::cross_entropy(&logits, &batch.labels)?;
+        let losses = cross_entropy(&logits, &batch.labels)?;
         let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
-        let correct = loss::correct(&logits, &batch.labels)?;
+        let correct = correct(&logits, &batch.labels)?;
         Ok((losses, Tally { loss: sum, correct: correct as f64, count: rows as f64 }))
     }
 
@@ -112,7 +112,7 @@ impl Replica {
     /// # Errors
     /// When they cannot be copied from their device.
     pub fn snapshot(&self) -> Result<Vec<Named>> {
-        let named = |p: &crate::nn::Param| {
+        let named = |p: &Param| {
             let (name, shape) = (p.name().to_owned(), p.var().dims().to_vec());
             Ok(Named { name, shape, values: p.to_vec()? })
         };
@@ -128,6 +128,13 @@ impl Replica {
             param.update(|theta| theta.copy_from_slice(&saved.values))?;
         }
         Ok(())
+    }
+
+    /// Bytes of the optimizer's moments.
+    #[must_use]
+    pub fn state_bytes(&self) -> u64 {
+        let moments = self.optimizer.state().moments;
+        moments.iter().flat_map(|(_, slots)| slots).map(|slot| 4 * slot.len() as u64).sum()
     }
 
     /// Names and shapes of all parameters, in name order.

@@ -65,8 +65,7 @@ impl Job {
         if !self.card.train.probe {
             return Ok(());
         }
-        let probed =
-            probe(&self.replica.params, || self.replica.probe_loss(self.train.as_ref()));
+        let probed = probe(&self.replica.params, || self.replica.probe_loss(self.train.as_ref()));
         group.together(probed)
     }
 
