@@ -1,7 +1,7 @@
 //! How the process ends when something went wrong: one message, the right code, no rank left behind.
 
 use crate::collective::Group;
-use crate::comm;
+use crate::comm::{self, launcher};
 use crate::error::Error;
 use crate::util::whereabouts;
 use std::io::Write;
@@ -38,6 +38,19 @@ pub fn abort(error: &Error) -> ! {
         std::thread::sleep(Duration::from_millis(300));
     }
     comm::abort(error.exit_code())
+}
+
+/// Ends before the ranks have met: an error of the set-up is the same on all of them and is told by
+/// the one that the launcher calls rank 0.
+pub fn abort_before_meeting(error: &Error) -> ! {
+    if !matches!(error, Error::Config(_)) {
+        abort(error);
+    }
+    if launcher::rank_hint() == 0 {
+        tell(&format!("error: {error}"));
+    }
+    // Each process is a job of its own here: leave by itself, so that rank 0 can still speak.
+    std::process::exit(i32::from(error.exit_code()))
 }
 
 /// A panic anywhere ends the job, with the place and the words of the panic.

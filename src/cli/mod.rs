@@ -40,7 +40,7 @@ pub fn run() -> ExitCode {
 fn work(args: &Args) -> u8 {
     let mut group = match comm::connect().and_then(Group::meet) {
         Ok(group) => group,
-        Err(error) => ending::abort(&error),
+        Err(error) => ending::abort_before_meeting(&error),
     };
     match dispatch(&args.command, &mut group) {
         Ok(()) => {

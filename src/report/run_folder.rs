@@ -53,16 +53,17 @@ impl RunFolder {
         self.metrics.write(record)
     }
 
-    /// Writes the status that scripts wait for. The last act of a run that went well.
+    /// Writes the status that scripts wait for, with the hash of the parameters on each rank. The last act of a run that went well.
     ///
     /// # Errors
     /// When the disk is full or gone.
-    pub fn complete(&mut self, step: u64, params_hash: String, reason: &str) -> Result<()> {
+    pub fn complete(&mut self, step: u64, hashes: Vec<String>, reason: &str) -> Result<()> {
         self.status.state = State::Completed;
         self.status.exit_code = Some(0);
         self.status.reason = Some(reason.to_owned());
         self.status.step = step;
-        self.status.params_hash = Some(params_hash);
+        self.status.params_hash = hashes.first().cloned();
+        self.status.params_hashes = hashes;
         self.status.write(&self.path.join("status.json"))
     }
 

@@ -31,6 +31,8 @@ pub struct Status {
     pub step: u64,
     /// BLAKE3 of all parameters in name order, once completed.
     pub params_hash: Option<String>,
+    /// The same hash as each rank found it for itself, by rank: all equal.
+    pub params_hashes: Vec<String>,
     /// Number of ranks.
     pub world_size: usize,
     /// Host of the rank that wrote this.
@@ -51,6 +53,7 @@ impl Status {
             reason: None,
             step: 0,
             params_hash: None,
+            params_hashes: Vec::new(),
             world_size,
             host: whereabouts::host_name(),
             pid: std::process::id(),

@@ -111,23 +111,24 @@ fn evaluate_if_due(job: &Job, step: u64, group: &mut Group) -> Result<Option<Tal
 fn conclude(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result<()> {
     enter(Phase::Saving);
     reporter.finish();
-    let hash = job.replica.params.hash()?;
-    same_replicas(&hash, group)?;
+    let hashes = same_replicas(&job.replica.params.hash()?, group)?;
     let saved = match reporter.folder_path() {
         Some(folder) => model_file::save(&folder.join(MODEL), &job.replica.snapshot()?),
         None => Ok(()),
     };
     group.together(saved)?;
     group.barrier()?;
-    reporter.conclude(hash, group)
+    reporter.conclude(hashes, group)
 }
 
-/// All ranks must end with the same bits.
-fn same_replicas(hash: &str, group: &mut Group) -> Result<()> {
+/// All ranks must end with the same bits; gives the hash that each rank found.
+fn same_replicas(hash: &str, group: &mut Group) -> Result<Vec<String>> {
     group.require_equal("the final parameters", hash).map_err(|e| match e {
         Error::Config(text) => Error::ReplicasDiffer(text),
         other => other,
-    })
+    })?;
+    let hashes = group.all_gather(hash.as_bytes())?;
+    Ok(hashes.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect())
 }
 
 /// Loss and accuracy of a model file on the card's test set.

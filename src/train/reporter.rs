@@ -175,10 +175,10 @@ impl Reporter {
     ///
     /// # Errors
     /// When a file cannot be written (told on all ranks).
-    pub fn conclude(&mut self, hash: String, group: &mut Group) -> Result<()> {
+    pub fn conclude(&mut self, hashes: Vec<String>, group: &mut Group) -> Result<()> {
         let seconds = self.started.elapsed();
         self.last_block(seconds, group.bytes_sent());
-        let written = self.write_end(hash, seconds.as_secs_f64(), group.bytes_sent());
+        let written = self.write_end(hashes, seconds.as_secs_f64(), group.bytes_sent());
         group.together(written)
     }
 
@@ -190,7 +190,7 @@ impl Reporter {
         }
     }
 
-    fn write_end(&mut self, hash: String, seconds: f64, bytes_sent: u64) -> Result<()> {
+    fn write_end(&mut self, hashes: Vec<String>, seconds: f64, bytes_sent: u64) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let eval = self.best.or(self.last);
         folder.record(&Record::Summary {
@@ -205,7 +205,7 @@ impl Reporter {
             bytes_sent,
             world_size: self.world_size,
         })?;
-        folder.complete(self.totals.steps, hash, self.end)
+        folder.complete(self.totals.steps, hashes, self.end)
     }
 
     fn last_block(&self, seconds: Duration, bytes_sent: u64) {

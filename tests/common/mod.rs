@@ -1,0 +1,217 @@
+//! Starts real jobs under real launchers, each in a folder of its own.
+#![allow(dead_code)]
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Jobs of one test program run one after another: two cores are few.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Which MPI a job runs under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mpi {
+    Open,
+    Mpich,
+}
+
+pub const BOTH: [Mpi; 2] = [Mpi::Open, Mpi::Mpich];
+
+impl Mpi {
+    fn launcher(self) -> &'static str {
+        match self {
+            Mpi::Open => "mpirun.openmpi",
+            Mpi::Mpich => "mpirun.mpich",
+        }
+    }
+
+    /// The binary that is linked to this MPI.
+    pub fn binary(self) -> PathBuf {
+        match self {
+            Mpi::Open => env!("CARGO_BIN_EXE_annulus").into(),
+            Mpi::Mpich => {
+                let path = root().join("target/mpich/release/annulus");
+                assert!(
+                    path.exists(),
+                    "{} is missing; scripts/test.sh builds it: MPICC=mpicc.mpich \
+                     CARGO_TARGET_DIR=target/mpich cargo build --release --locked",
+                    path.display()
+                );
+                path
+            }
+        }
+    }
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn card(name: &str) -> String {
+    root().join("configs").join(name).display().to_string()
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Ended {
+    pub fn all_output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    /// The lines that annulus itself wrote to standard error.
+    pub fn complaints(&self) -> Vec<&str> {
+        self.stderr.lines().filter(|l| l.contains("annulus: ")).collect()
+    }
+}
+
+/// A job to start.
+pub struct Job {
+    command: Command,
+    limit: Duration,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// `program` without a launcher.
+pub fn alone(program: &Path) -> Job {
+    Job::of(Command::new(program))
+}
+
+/// `ranks` ranks of annulus under `mpi`.
+pub fn under(mpi: Mpi, ranks: usize) -> Job {
+    launched(mpi, ranks, &mpi.binary())
+}
+
+/// `ranks` ranks of `program` under `mpi`'s launcher.
+pub fn launched(mpi: Mpi, ranks: usize, program: &Path) -> Job {
+    let mut command = Command::new(mpi.launcher());
+    if mpi == Mpi::Open {
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    command.args(["-n", &ranks.to_string()]).arg(program);
+    Job::of(command)
+}
+
+impl Job {
+    fn of(mut command: Command) -> Job {
+        // A group of its own, so that everything it starts can be found and ended.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Job { command, limit: Duration::from_secs(120), _turn: turn }
+    }
+
+    pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Job {
+        self.command.args(args);
+        self
+    }
+
+    /// Words and then paths as arguments.
+    pub fn arg_paths<const N: usize>(self, words: [&str; N], paths: &[&Path]) -> Job {
+        self.args(words).args(paths)
+    }
+
+    pub fn set(self, path_value: impl AsRef<str>) -> Job {
+        self.args(["--set", path_value.as_ref()])
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Job {
+        self.command.env(key, value);
+        self
+    }
+
+    pub fn current_dir(mut self, folder: &Path) -> Job {
+        self.command.current_dir(folder);
+        self
+    }
+
+    /// Runs the job to its end; a job that does not end is killed and fails the test.
+    pub fn run(mut self) -> Ended {
+        let start = Instant::now();
+        let mut child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
+        let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
+        let code = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status.code().unwrap_or(-1);
+            }
+            if start.elapsed() > self.limit {
+                kill_group(&child);
+                let text = err.join().unwrap();
+                panic!("{:?} hangs:\n{}{text}", self.command, out.join().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let took = start.elapsed();
+        no_process_left(&child);
+        Ended { code, stdout: out.join().unwrap(), stderr: err.join().unwrap(), took }
+    }
+
+    /// Runs the job and expects success.
+    pub fn succeed(self) -> Ended {
+        let ended = self.run();
+        assert_eq!(ended.code, 0, "{}", ended.all_output());
+        ended
+    }
+}
+
+fn collect<R: Read + Send + 'static>(pipe: Option<R>) -> std::thread::JoinHandle<String> {
+    let mut pipe = pipe.expect("the pipe was asked for");
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn kill_group(child: &Child) {
+    let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
+}
+
+/// Nothing that the job started may outlive it by more than two seconds. Hydra gives ranks process
+/// groups of their own, so they are sought by the session's or job's folder in their command line.
+fn no_process_left(child: &Child) {
+    let group = child.id();
+    let left = || {
+        let output = Command::new("ps").args(["-eo", "pgid=,ppid=,args="]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter(|line| {
+                let of_group = line.split_whitespace().next() == Some(&group.to_string());
+                let annulus = line.contains("release/annulus") && !line.contains("release/deps");
+                of_group || annulus
+            })
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let start = Instant::now();
+    while !left().is_empty() {
+        if start.elapsed() > Duration::from_secs(2) {
+            let names = left();
+            kill_group(child);
+            panic!("processes are left: {names:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The lines of a run's metrics of one kind.
+pub fn metrics(run: &Path, kind: &str) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|value| value["kind"] == kind)
+        .collect()
+}
+
+pub fn status(run: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(run.join("status.json")).unwrap()).unwrap()
+}

@@ -1,0 +1,157 @@
+//! The rank count is an execution detail: the same card at 1, 2, 3 and 4 ranks is the same run.
+
+mod common;
+
+use annulus::checkpoint::model_file::{self, Named};
+use common::{BOTH, Mpi, card, metrics, status, under};
+use std::path::Path;
+use tempfile::tempdir;
+
+/// 1,003 samples in global batches of 96: the last batch has 43, and ranks have unequal parts.
+const UNEVEN: [&str; 3] = ["data.train_limit=1003", "train.global_batch=96", "train.epochs=100"];
+
+fn train(mpi: Mpi, ranks: usize, sets: &[&str], out: &Path) -> Vec<Named> {
+    let mut job = under(mpi, ranks).args(["train", &card("lenet-mnist.json"), "--out"]).args([out]);
+    for set in UNEVEN.iter().chain(sets) {
+        job = job.set(set);
+    }
+    job.set("data.test_limit=1001").succeed();
+    assert_eq!(status(out)["state"], "completed");
+    model_file::load(&out.join("model.safetensors")).unwrap()
+}
+
+/// Largest difference between two models, relative to the largest value of each tensor.
+fn difference(a: &[Named], b: &[Named]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let mut worst = 0f64;
+    for (x, y) in a.iter().zip(b) {
+        let scale = x.values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (p, q) in x.values.iter().zip(&y.values) {
+            worst = worst.max(f64::from((p - q).abs() / scale));
+        }
+    }
+    worst
+}
+
+/// The losses per step of two runs agree to 1e-5.
+fn same_losses(a: &Path, b: &Path) {
+    let (a, b) = (metrics(a, "step"), metrics(b, "step"));
+    assert_eq!(a.len(), b.len());
+    for (x, y) in a.iter().zip(&b) {
+        let (lx, ly) = (x["loss"].as_f64().unwrap(), y["loss"].as_f64().unwrap());
+        assert!((lx - ly).abs() <= 1e-5 * lx.abs().max(1.0), "{x}\n{y}");
+        assert_eq!(x["lr"], y["lr"]);
+    }
+}
+
+/// All ranks ended with the same bits, as each of them reported.
+fn same_bits_on_all_ranks(run: &Path, ranks: usize) {
+    let status = status(run);
+    let hashes = status["params_hashes"].as_array().unwrap();
+    assert_eq!(hashes.len(), ranks);
+    assert!(hashes.iter().all(|h| *h == status["params_hash"]), "{status}");
+}
+
+fn same_run_at_any_rank_count(mpi: Mpi, rank_counts: &[usize], sets: &[&str]) {
+    let folder = tempdir().unwrap();
+    let one = folder.path().join("1");
+    let alone = train(mpi, 1, sets, &one);
+    for &ranks in rank_counts {
+        let out = folder.path().join(ranks.to_string());
+        let together = train(mpi, ranks, sets, &out);
+        let worst = difference(&alone, &together);
+        assert!(worst < 1e-4, "{ranks} ranks differ by {worst:e} with {sets:?}");
+        same_losses(&one, &out);
+        same_bits_on_all_ranks(&out, ranks);
+    }
+}
+
+#[test]
+fn a_hundred_steps_are_the_same_at_1_2_3_and_4_ranks_under_both_mpis() {
+    for mpi in BOTH {
+        same_run_at_any_rank_count(mpi, &[2, 3, 4], &["train.max_steps=100"]);
+    }
+}
+
+#[test]
+fn ranks_without_a_single_sample_take_part() {
+    // The last batch of each epoch has 3 samples for 5 ranks.
+    let sets = ["data.train_limit=99", "train.global_batch=96", "train.max_steps=20"];
+    same_run_at_any_rank_count(Mpi::Open, &[5], &sets);
+}
+
+#[test]
+fn dropout_accumulation_clipping_and_every_optimizer_keep_the_promise() {
+    let sgd = [
+        "optimizer.kind=sgd",
+        "optimizer.momentum=0.9",
+        "optimizer.nesterov=true",
+        "optimizer.weight_decay=0.01",
+    ];
+    let adam = ["optimizer", "optimizer.kind=adamw"]
+        .map(|_| "optimizer={\"kind\":\"adamw\",\"lr\":0.001}");
+    let common = [
+        "model.dropout=0.3",
+        "train.accumulate=3",
+        "train.clip_norm=1.0",
+        "train.max_steps=30",
+        "optimizer.lr=0.01",
+    ];
+    same_run_at_any_rank_count(Mpi::Open, &[2, 3], &[&common[..], &sgd].concat());
+    same_run_at_any_rank_count(Mpi::Open, &[3], &[&common[..4], &adam[..1]].concat());
+}
+
+#[test]
+fn micro_batches_change_memory_and_nothing_else() {
+    let folder = tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let a = train(Mpi::Open, 2, &["train.max_steps=25"], &whole);
+    let b = train(Mpi::Open, 2, &["train.max_steps=25", "train.accumulate=5"], &parts);
+    assert!(difference(&a, &b) < 1e-4);
+    same_losses(&whole, &parts);
+    // One reduction per step, not per micro-batch.
+    let sent = |run: &Path| metrics(run, "summary")[0]["bytes_sent"].clone();
+    assert_eq!(sent(&whole), sent(&parts));
+}
+
+#[test]
+fn mpis_own_all_reduce_gives_the_same_run() {
+    let folder = tempdir().unwrap();
+    let (ring, native) = (folder.path().join("ring"), folder.path().join("native"));
+    let a = train(Mpi::Open, 3, &["train.max_steps=20"], &ring);
+    let b = train(Mpi::Open, 3, &["train.max_steps=20", "comm.algorithm=mpi"], &native);
+    assert!(difference(&a, &b) < 1e-4);
+}
+
+#[test]
+fn evaluation_counts_each_test_sample_once_at_any_rank_count() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("run");
+    train(Mpi::Open, 2, &["train.max_steps=30"], &out);
+    let mut seen = Vec::new();
+    for ranks in 1..=4 {
+        let ended = under(Mpi::Open, ranks)
+            .arg_paths(["eval"], &[&out])
+            .args([card("lenet-mnist.json"), "--set".into(), "train.eval_batch=77".into()])
+            .succeed();
+        let (_, rest) = ended.stdout.split_once('(').unwrap();
+        seen.push(rest.split_once(')').unwrap().0.to_owned());
+    }
+    assert!(seen[0].ends_with("/10000"), "{seen:?}");
+    assert!(seen.iter().all(|s| *s == seen[0]), "{seen:?}");
+}
+
+#[test]
+fn early_stopping_is_decided_by_all_ranks_together_and_keeps_the_best_model() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("run");
+    let stop = "train.early_stopping={\"monitor\":\"loss\",\"patience\":2,\"min_delta\":0.001}";
+    let sets = ["optimizer.lr=0.3", "schedule.kind=constant", stop, "train.epochs=60"];
+    train(Mpi::Open, 3, &sets, &out);
+    let evals = metrics(&out, "eval");
+    assert!(evals.len() < 60, "never stopped");
+    let losses: Vec<f64> = evals.iter().map(|e| e["loss"].as_f64().unwrap()).collect();
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let summary = &metrics(&out, "summary")[0];
+    assert!((summary["loss"].as_f64().unwrap() - best).abs() <= 0.001, "{summary} {losses:?}");
+}
