@@ -1,6 +1,8 @@
 //! The museum of bad data files (`tests/attacks/README.md`): each is refused with the right exit
 //! code and a message that names the file and the place; none makes a reader panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use annulus::config::{Normalize, Split};
 use annulus::data::{Dataset, ImageSet, idx};
 use annulus::error::Error;
