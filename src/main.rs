@@ -1,3 +1,5 @@
-//! The `annulus` binary.
+//! The `annulus` binary: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    annulus::cli::run()
+}

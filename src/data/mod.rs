@@ -21,7 +21,7 @@ pub mod sampler;
 
 pub use batch::Batch;
 pub use images::ImageSet;
-pub use prefetch::{Loader, Plan};
+pub use prefetch::{Loader, Plan as Feed};
 pub use sampler::Sampler;
 
 use crate::config::{Data, Format};

@@ -1,7 +1,36 @@
 //! Layers with hand-written backward passes, their parameters, and the buckets their gradients go to.
+//!
+//! A layer's backward pass on the CPU writes parameter gradients straight into the buckets. On other
+//! devices a layer is made of Candle's own operations (those whose gradients are right), and
+//! [`tracked`] carries the gradients to the buckets. Each layer holds both forms, and its tests
+//! compare them with each other and with finite differences.
 
+mod block;
+mod conv;
+mod dropout;
+mod gemm;
 mod grads;
+mod hook;
+mod host;
+mod im2col;
+mod linear;
+mod loss;
 mod params;
+mod pool;
+mod probe;
+mod relu;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use block::ConvReluPool;
+pub use conv::Conv2d;
+pub use dropout::Dropout;
+pub use gemm::{Mat, matmul, set_threads};
 pub use grads::{GradBuckets, Write};
+pub use hook::tracked;
+pub use linear::Linear;
+pub use loss::{correct, cross_entropy};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
+pub use pool::max_pool2d;
+pub use probe::probe;
+pub use relu::relu;

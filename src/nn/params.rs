@@ -5,6 +5,7 @@
 //! when the model is complete, and everything else (buckets, optimizer, hashes, files) follows it.
 
 use super::grads::{GradBuckets, Write};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::util::rng::{Purpose, Rng, mix};
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Tensor, Var};
@@ -31,6 +32,17 @@ pub enum Init {
     },
 }
 
+impl Init {
+    /// What a card's `model.init` means for weights with these numbers of inputs and outputs.
+    #[must_use]
+    pub fn weights(kind: config::Init, fan_in: usize, fan_out: usize) -> Init {
+        match kind {
+            config::Init::Glorot => Init::Glorot { fan_in, fan_out },
+            config::Init::He => Init::He { fan_in },
+        }
+    }
+}
+
 /// Where a parameter's gradient goes, known once the set is complete.
 type Place = Arc<OnceLock<(Arc<GradBuckets>, usize)>>;
 
@@ -47,6 +59,12 @@ impl Param {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name of its layer, for messages: `conv1` of `conv1.weight`.
+    #[must_use]
+    pub fn layer(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(layer, _)| layer)
     }
 
     /// The variable that operations take as argument.

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Writes the golden numbers that tests/golden.rs compares annulus with: what PyTorch computes.
+
+    python scripts/golden/make_golden.py [FOLDER]        (needs torch and safetensors)
+
+One file per case, about 0.6 MB in all. Everything is made from fixed seeds; another version of
+PyTorch may differ in the last bits, the tests allow for 1e-5 (layers) and 1e-6 (optimizers).
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+STEPS = 10
+OPTIMIZERS = {
+    "sgd": dict(kind="sgd", lr=0.1),
+    "sgd_decay": dict(kind="sgd", lr=0.1, weight_decay=0.05),
+    "sgd_momentum": dict(kind="sgd", lr=0.05, momentum=0.9, weight_decay=0.01),
+    "sgd_nesterov": dict(kind="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": dict(kind="adam", lr=0.01),
+    "adam_decay": dict(kind="adam", lr=0.01, weight_decay=0.1, betas=[0.8, 0.95], eps=1e-6),
+    "adamw": dict(kind="adamw", lr=0.01, weight_decay=0.1),
+    "adamw_betas": dict(kind="adamw", lr=0.02, weight_decay=0.01, betas=[0.85, 0.98], eps=1e-5),
+}
+CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def save(path, tensors, about):
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, path, metadata={"card": json.dumps(about), "torch": torch.__version__})
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+def optimizer(parameters, card):
+    arguments = {key: value for key, value in card.items() if key != "kind"}
+    return CLASSES[card["kind"]](parameters, foreach=False, **arguments)
+
+
+def trajectory(path, card):
+    """Two parameters under given gradients of very different sizes; the rate falls each step."""
+    torch.manual_seed(1)
+    parameters = [nn.Parameter(torch.randn(17)), nn.Parameter(torch.randn(3, 2))]
+    tensors = {f"p{i}.start": p.detach().clone() for i, p in enumerate(parameters)}
+    rule = optimizer(parameters, card)
+    for step in range(STEPS):
+        rule.param_groups[0]["lr"] = card["lr"] * (1 - 0.05 * step)
+        for i, p in enumerate(parameters):
+            p.grad = torch.randn(p.shape) * 10.0 ** (torch.rand(p.shape) * 4 - 3)
+            tensors[f"p{i}.grad.{step}"] = p.grad.clone()
+        rule.step()
+        for i, p in enumerate(parameters):
+            tensors[f"p{i}.value.{step}"] = p.detach().clone()
+    save(path, tensors, card)
+
+
+class LeNet5(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(256, 120)
+        self.fc2 = nn.Linear(120, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(144, 24)
+        self.fc2 = nn.Linear(24, 16)
+        self.fc3 = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.fc1(x.flatten(1)))
+        return self.fc3(F.relu(self.fc2(x)))
+
+
+def images(side, count):
+    """A bright noisy square on a dark border, its place given by the label."""
+    labels = torch.randint(0, 10, (count,))
+    x = torch.zeros(count, 1, side, side)
+    half = side // 2
+    x[:, :, 2:-2, 2:-2] = torch.randint(1, 100, (count, 1, side - 4, side - 4)).float()
+    for image, label in zip(x, labels.tolist()):
+        row, column = 2 + (label // 4) * (half - 4) // 2, 2 + (label % 4) * (half - 4) // 3
+        image[:, row : row + half, column : column + half] += 120
+    return x.to(torch.uint8), labels.to(torch.uint8)
+
+
+def training(path, model, side, batch, card):
+    x, labels = images(side, STEPS * batch)
+    tensors = {"images": x, "labels": labels}
+    tensors |= {f"start.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    rule = optimizer(list(model.parameters()), card)
+    losses = []
+    for step in range(STEPS):
+        rows = slice(step * batch, (step + 1) * batch)
+        logits = model(x[rows].float() / 255)
+        loss = F.cross_entropy(logits, labels[rows].long())
+        rule.zero_grad()
+        loss.backward()
+        losses.append(loss.detach())
+        if step == 0:
+            tensors |= {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters()}
+        rule.step()
+    tensors["losses"] = torch.stack(losses)
+    tensors |= {f"end.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    save(path, tensors, card)
+
+
+def main():
+    default = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for name, card in OPTIMIZERS.items():
+        trajectory(folder / f"optimizer_{name}.safetensors", card)
+    torch.manual_seed(2)
+    card = dict(kind="sgd", lr=0.05, momentum=0.9)
+    training(folder / "lenet5.safetensors", LeNet5(), 28, 8, card)
+    training(folder / "mlp.safetensors", Mlp(), 12, 8, card)
+
+
+if __name__ == "__main__":
+    main()

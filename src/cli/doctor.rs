@@ -1,0 +1,45 @@
+//! `annulus doctor`: is this machine, with this launcher and this MPI, fit for training?
+
+use crate::collective::{Group, self_test};
+use crate::comm::{self, launcher};
+use crate::error::Result;
+use crate::report::console::say;
+use std::time::Duration;
+
+/// Short, so that a lost message shows soon; small segments, so that every boundary is met.
+const DEADLINE: Duration = Duration::from_secs(20);
+const SEGMENT: usize = 4096;
+
+/// Prints what was found and tests every collective on the ranks at hand.
+///
+/// # Errors
+/// When a collective is wrong or a rank is late.
+pub fn run(group: &mut Group) -> Result<()> {
+    let speaks = group.rank() == 0;
+    let fact = |label: &str, text: &str| {
+        if speaks {
+            say(&format!("  {label:<10} {text}"));
+        }
+    };
+    if speaks {
+        say(&format!("annulus {} doctor", env!("CARGO_PKG_VERSION")));
+    }
+    fact("launcher", launcher::from_env().map_or("none: one rank", |l| l.name));
+    fact("mpi", &comm::mpi::library_version());
+    let hosts = group.hosts().to_vec();
+    fact("ranks", &format!("{} on {}", group.size(), hosts.join(", ")));
+    let (local, cores) = (group.local_ranks(), group.local_cores());
+    fact("cores", &format!("{cores} for the {local} ranks of this host"));
+    if local > cores {
+        fact("", "more ranks than cores: correct, but slow; ranks give way while they wait");
+    }
+    let cuda = if candle_core::utils::cuda_is_available() { "built in" } else { "not built in" };
+    fact("cuda", cuda);
+    group.configure(DEADLINE, SEGMENT, false);
+    let checks = self_test::run(group, SEGMENT)?;
+    fact("ring", &format!("{checks} checks of all-reduce, broadcast, gather, agree: exact"));
+    group.configure(DEADLINE, SEGMENT, true);
+    let native = self_test::run(group, SEGMENT)?;
+    fact("MPI's own", &format!("{native} checks with MPI_Iallreduce instead of the ring: exact"));
+    Ok(())
+}

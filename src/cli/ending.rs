@@ -1,0 +1,60 @@
+//! How the process ends when something went wrong: one message, the right code, no rank left behind.
+
+use crate::collective::Group;
+use crate::comm;
+use crate::error::Error;
+use crate::util::whereabouts;
+use std::io::Write;
+use std::time::Duration;
+
+/// Prints one line to standard error, with one write, so that ranks do not mix their words.
+pub fn tell(text: &str) {
+    // When standard error is gone there is nobody to tell.
+    let _ = std::io::stderr().write_all(format!("annulus: {text}\n").as_bytes());
+}
+
+/// Ends with an error of this rank: in good order when all ranks have the same one, else by tearing
+/// the job down. Returns the exit code of the orderly way.
+pub fn leave(error: &Error, mut group: Group) -> u8 {
+    if !group.failed_together() {
+        abort(error);
+    }
+    if group.rank() == 0 {
+        tell(&format!("error: {error}"));
+    }
+    // The first rank to exit with a code makes some launchers kill the rest: meet before.
+    if group.barrier().is_err() {
+        comm::abort(error.exit_code());
+    }
+    group.finish();
+    error.exit_code()
+}
+
+/// Ends the whole job because of an error that only this rank knows of.
+pub fn abort(error: &Error) -> ! {
+    tell(&format!("error: {}: {error}", whereabouts::describe()));
+    if matches!(error, Error::PeerLost(_)) {
+        // The other survivors are about to say the same of the same culprit: let them.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    comm::abort(error.exit_code())
+}
+
+/// A panic anywhere ends the job, with the place and the words of the panic.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let words = payload
+            .downcast_ref::<&str>()
+            .map(|s| (*s).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        let place = info.location().map_or(String::new(), |at| format!(" at {at}"));
+        tell(&format!(
+            "panic: {}: {words}{place}. This is a bug in annulus or a library it uses; please \
+             report it with this line",
+            whereabouts::describe()
+        ));
+        comm::abort(70);
+    }));
+}

@@ -1,0 +1,60 @@
+//! The command line: arguments in, exit code out.
+
+mod args;
+mod doctor;
+mod ending;
+mod eval;
+mod train;
+
+use crate::collective::Group;
+use crate::comm;
+use crate::error::Result;
+use args::{Args, Command};
+use std::process::ExitCode;
+
+/// Deep graphs are walked and freed by recursion: 20,000 chained operations overflow 2 MB.
+const STACK: usize = 64 << 20;
+
+/// The whole program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(code) => return ExitCode::from(code),
+    };
+    ending::install_panic_hook();
+    // All of MPI happens on this one thread (MPI_THREAD_FUNNELED).
+    let worker = std::thread::Builder::new().stack_size(STACK).spawn(move || work(&args));
+    match worker.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        // A panic has been reported and has ended the process in the hook.
+        Ok(Err(_)) => ExitCode::from(70),
+        Err(e) => {
+            ending::tell(&format!("cannot start the main thread: {e}"));
+            ExitCode::from(70)
+        }
+    }
+}
+
+/// Meets the other ranks, does what the command says, and leaves with them.
+fn work(args: &Args) -> u8 {
+    let mut group = match comm::connect().and_then(Group::meet) {
+        Ok(group) => group,
+        Err(error) => ending::abort(&error),
+    };
+    match dispatch(&args.command, &mut group) {
+        Ok(()) => {
+            group.finish();
+            0
+        }
+        Err(error) => ending::leave(&error, group),
+    }
+}
+
+fn dispatch(command: &Command, group: &mut Group) -> Result<()> {
+    match command {
+        Command::Train(args) => train::run(args, group),
+        Command::Eval(args) => eval::run(args, group),
+        Command::Doctor => doctor::run(group),
+    }
+}

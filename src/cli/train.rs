@@ -1,0 +1,26 @@
+//! `annulus train`.
+
+use super::args::TrainArgs;
+use crate::collective::Group;
+use crate::config::Card;
+use crate::error::Result;
+use crate::train;
+use std::path::{Path, PathBuf};
+
+/// Trains, or with `--dry-run` only shows what would be trained.
+///
+/// # Errors
+/// Whatever ends the run before its time.
+pub fn run(args: &TrainArgs, group: &mut Group) -> Result<()> {
+    let card = group.together(Card::load(&args.card, &args.sets))?;
+    if args.dry_run {
+        return train::dry_run(card, args.device, group);
+    }
+    let out = out_folder(args, &card);
+    train::run(card, args.device, &out, group)
+}
+
+fn out_folder(args: &TrainArgs, card: &Card) -> PathBuf {
+    let named = || Path::new("runs").join(args.card.file_stem().unwrap_or("run".as_ref()));
+    args.out.clone().or_else(|| card.report.out.clone()).unwrap_or_else(named)
+}

@@ -1,0 +1,148 @@
+//! A test of the collectives on the ranks at hand: `mpirun -n 4 annulus doctor` runs it on a user's
+//! own cluster, and the tests run it over threads and over both MPIs.
+//!
+//! Inputs are small integers, so that every order of summation gives the same exact result.
+
+use super::{Element, Group, Op};
+use crate::error::{Error, Result};
+use crate::util::rng::{Purpose, Rng};
+
+/// Checks every collective at lengths around each boundary, for each type; returns how many checks
+/// were made.
+///
+/// # Errors
+/// [`Error::Internal`] naming the collective, type, length and element that came out wrong.
+pub fn run(group: &mut Group, segment: usize) -> Result<u64> {
+    let mut checks = 0;
+    for len in lengths(group.size(), segment) {
+        for op in [Op::Sum, Op::Max] {
+            all_reduce::<f32>(group, len, op, |v| v as f32)?;
+            all_reduce::<f64>(group, len, op, |v| v as f64)?;
+            all_reduce::<u64>(group, len, op, |v| v)?;
+            checks += 3;
+        }
+    }
+    for root in 0..group.size() {
+        broadcast(group, root, segment + 1)?;
+        checks += 1;
+    }
+    for dissent in 0..=group.size() {
+        let yes = group.rank() != dissent;
+        if group.agree(yes)? != (dissent == group.size()) {
+            return Err(Error::Internal(format!("agree is wrong when rank {dissent} says no")));
+        }
+        checks += 1;
+    }
+    gather(group)?;
+    group.barrier()?;
+    Ok(checks + 2)
+}
+
+/// 0, 1, around the rank count, around one and several segments of 4-byte elements per chunk.
+fn lengths(size: usize, segment: usize) -> Vec<usize> {
+    let elements = segment / 4;
+    let mut lengths = vec![0, 1, 2, 3];
+    for edge in [size, 2 * size, elements, elements * size, 2 * elements * size, 1000] {
+        lengths.extend([edge.saturating_sub(1), edge, edge + 1]);
+    }
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths
+}
+
+/// What rank `rank` puts at position `i`: 0..1000, different for each rank and length.
+fn value(rank: usize, len: usize, i: usize) -> u64 {
+    let draw = Rng::new(len as u64, Purpose::Synthetic, 0, rank as u64, i as u64).next_u32();
+    u64::from(draw) % 1000
+}
+
+fn all_reduce<T: Element + PartialEq>(
+    group: &mut Group,
+    len: usize,
+    op: Op,
+    convert: fn(u64) -> T,
+) -> Result<()> {
+    let (rank, size) = (group.rank(), group.size());
+    let mut data: Vec<T> = (0..len).map(|i| convert(value(rank, len, i))).collect();
+    group.all_reduce(&mut data, op)?;
+    // All of a short buffer, and 1,000 places spread over a long one.
+    for i in (0..len).step_by((len / 1000).max(1)).chain(len.checked_sub(1)) {
+        let all = (0..size).map(|r| value(r, len, i));
+        let expected = if op == Op::Sum { all.sum() } else { all.max().unwrap_or(0) };
+        if data[i] != convert(expected) {
+            return Err(Error::Internal(format!(
+                "all_reduce({op:?}) of {len} {} over {size} ranks is wrong at element {i} on rank {rank}",
+                std::any::type_name::<T>()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn broadcast(group: &mut Group, root: usize, len: usize) -> Result<()> {
+    let mut data: Vec<u64> = (0..len).map(|i| value(group.rank(), len, i)).collect();
+    group.broadcast(&mut data, root)?;
+    match data.iter().enumerate().find(|&(i, &v)| v != value(root, len, i)) {
+        None => Ok(()),
+        Some((i, _)) => Err(Error::Internal(format!(
+            "broadcast of {len} u64 from rank {root} is wrong at element {i} on rank {}",
+            group.rank()
+        ))),
+    }
+}
+
+fn gather(group: &mut Group) -> Result<()> {
+    let text = |rank: usize| vec![rank as u8; 3 * rank];
+    let all = group.all_gather(&text(group.rank()))?;
+    if (0..group.size()).all(|rank| all[rank] == text(rank)) {
+        return Ok(());
+    }
+    Err(Error::Internal(format!("all_gather is wrong on rank {}", group.rank())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+    use std::time::Duration;
+
+    #[test]
+    fn every_collective_is_exact_for_1_to_16_ranks() {
+        for size in 1..=16 {
+            std::thread::scope(|scope| {
+                for peer in threads::world(size) {
+                    scope.spawn(move || {
+                        let mut group = Group::meet(Box::new(peer)).unwrap();
+                        group.configure(Duration::from_secs(20), 64, false);
+                        assert!(run(&mut group, 64).unwrap() > 60);
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn ranks_in_different_collectives_get_an_error_instead_of_a_hang() {
+        let texts: Vec<String> = std::thread::scope(|scope| {
+            let ranks: Vec<_> = threads::world(3)
+                .into_iter()
+                .map(|peer| {
+                    scope.spawn(move || {
+                        let mut group = Group::meet(Box::new(peer)).unwrap();
+                        group.configure(Duration::from_millis(300), 64, false);
+                        let outcome = match group.rank() {
+                            0 => group.barrier(),
+                            1 => group.all_reduce(&mut [1.0f32; 10], Op::Sum),
+                            _ => group.all_reduce(&mut [1.0f32; 11], Op::Sum),
+                        };
+                        outcome.unwrap_err().to_string()
+                    })
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert!(texts[1].contains("rank 0 is in #2 barrier"), "{}", texts[1]);
+        assert!(texts[1].contains("rank 1 in #2 all_reduce(sum of 10 f32)"), "{}", texts[1]);
+        assert!(texts[2].contains("sum of 10 f32), rank 2 in #2"), "{}", texts[2]);
+    }
+}

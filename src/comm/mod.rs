@@ -1,0 +1,132 @@
+//! Bytes between ranks: who is there, and how a message gets across before its deadline.
+//!
+//! [`Peer`] is all that the collectives know of the world. It has two implementations: [`mpi`] for
+//! real jobs, and [`threads`], its twin inside one process, so that every collective is tested at
+//! any rank count without a launcher. [`launcher`] reads what `mpirun` or `srun` promised.
+
+pub mod launcher;
+pub mod mpi;
+mod roll_call;
+pub mod threads;
+
+use crate::error::{Error, Result};
+use std::time::Duration;
+
+/// How long a rank waits for another before it gives up, unless the card says otherwise.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Messages are cut into segments of this many bytes, unless the card says otherwise. Between two
+/// ranks of one host 512 KiB–1 MiB with two in flight was fastest (64 KiB: a handshake each).
+pub const DEFAULT_SEGMENT: usize = 512 << 10;
+
+/// One rank's connection to all others.
+///
+/// Every call blocks until its bytes have moved, and every wait ends at the deadline with an error
+/// that names the rank waited for. After an error the connection is of no more use: the job ends.
+/// Lengths must agree on both sides; a message of another length is an error, never a short read.
+pub trait Peer {
+    /// This rank, 0..size.
+    fn rank(&self) -> usize;
+
+    /// Number of ranks.
+    fn size(&self) -> usize;
+
+    /// Sends `out` to rank `to` while receiving `into.len()` bytes from rank `from`.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`] at the deadline, or when the transport fails.
+    fn exchange(&mut self, to: usize, out: &[u8], from: usize, into: &mut [u8]) -> Result<()>;
+
+    /// Sends `out` to rank `to` while `len` bytes from rank `from` come in by segments: `take` gets
+    /// each segment with its offset, in order, while later ones are still on their way.
+    ///
+    /// # Errors
+    /// As [`Peer::exchange`].
+    fn exchange_with(
+        &mut self,
+        to: usize,
+        out: &[u8],
+        from: usize,
+        len: usize,
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<()>;
+
+    /// Sends `out` to rank `to`.
+    ///
+    /// # Errors
+    /// As [`Peer::exchange`].
+    fn send(&mut self, to: usize, out: &[u8]) -> Result<()> {
+        self.exchange(to, out, to, &mut [])
+    }
+
+    /// Receives `into.len()` bytes from rank `from`.
+    ///
+    /// # Errors
+    /// As [`Peer::exchange`].
+    fn recv(&mut self, from: usize, into: &mut [u8]) -> Result<()> {
+        self.exchange(from, &[], from, into)
+    }
+
+    /// The transport's own all-reduce, for comparison. `Ok(false)` when it has none.
+    ///
+    /// # Errors
+    /// As [`Peer::exchange`].
+    fn native_all_reduce(&mut self, _data: Reducible<'_>, _max: bool) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Sets how long a wait may last and into how many bytes messages are cut; equal on all ranks.
+    fn configure(&mut self, deadline: Duration, segment: usize);
+
+    /// Tells how to call each rank in messages (`rank 1 (node16, pid 4242)`), and whether ranks
+    /// share cores, so that a waiting rank should give way rather than spin.
+    fn introduce(&mut self, names: Vec<String>, shared_cores: bool);
+
+    /// Tells what the caller is doing, for messages of this and the other ranks.
+    fn announce(&mut self, collective: u64);
+
+    /// Leaves the job in good order. All ranks must call it.
+    fn finish(self: Box<Self>);
+}
+
+/// Numbers that a transport can reduce itself.
+pub enum Reducible<'a> {
+    /// 32-bit floats.
+    F32(&'a mut [f32]),
+    /// 64-bit floats.
+    F64(&'a mut [f64]),
+    /// 64-bit unsigned integers.
+    U64(&'a mut [u64]),
+}
+
+/// Connects this process to the others of its job.
+///
+/// Without a launcher it is a job of one rank and MPI is not touched. With one, MPI must see as many
+/// ranks as the launcher started: a binary built against one MPI and launched by another gives many
+/// jobs of one rank each, which would train side by side and never meet.
+///
+/// # Errors
+/// [`Error::Config`] when MPI and the launcher disagree, [`Error::Internal`] when MPI does not start.
+pub fn connect() -> Result<Box<dyn Peer>> {
+    let Some(launch) = launcher::from_env() else {
+        return Ok(Box::new(threads::alone()));
+    };
+    let peer = mpi::MpiPeer::init()?;
+    if launch.size == peer.size() {
+        return Ok(Box::new(peer));
+    }
+    Err(Error::Config(format!(
+        "{} started {} ranks, but MPI sees {}: the launcher and the MPI library of this binary do \
+         not belong together. The binary is linked to {}. Launch it with that MPI's mpirun, or \
+         build it again with MPICC set to the other's mpicc (docs/CLUSTER.md)",
+        launch.name,
+        launch.size,
+        peer.size(),
+        mpi::library_version(),
+    )))
+}
+
+/// Ends the whole job at once with this exit code: the other ranks, too. Callable from any thread.
+pub fn abort(code: u8) -> ! {
+    mpi::abort(code)
+}

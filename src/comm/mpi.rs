@@ -1,0 +1,367 @@
+//! The connection over MPI: the only file that names `mpi::`.
+//!
+//! The safe calls of the `mpi` crate drop MPI's return codes and block for ever when a rank stops, and
+//! its request scopes cannot keep several segments of one buffer in flight. So this file speaks to
+//! the C interface: every return code is checked, every wait is `MPI_Test` against a deadline, and a
+//! waiting rank answers roll calls ([`super::roll_call`]) so that the silent one can be named. The C calls themselves are in `raw`.
+//!
+//! One thread, the one that called [`MpiPeer::init`], talks to MPI (`MPI_THREAD_FUNNELED`).
+
+mod raw;
+
+use super::roll_call::{Standing, verdict};
+use super::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer, Reducible};
+use crate::error::{Error, Result};
+use crate::util::whereabouts;
+use mpi::environment::Universe;
+use mpi::topology::Communicator;
+use mpi::traits::AsRaw;
+use raw::{
+    Comm, Number, Request, probe, receive, send, send_eagerly, start_all_reduce, take_now, test,
+};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+pub use raw::{abort, library_version};
+
+/// Segments of one message that are on their way at once.
+const IN_FLIGHT: usize = 2;
+/// Fruitless tests before a waiting rank looks at the clock and gives way to others.
+const SPINS: u32 = 512;
+/// How long a roll call waits for answers. A rank that waits answers within milliseconds.
+const ROLL_CALL: Duration = Duration::from_millis(500);
+
+const TAG_DATA: i32 = 1;
+const TAG_CALL: i32 = 2;
+const TAG_HERE: i32 = 3;
+
+/// This process's connection to all ranks of `MPI_COMM_WORLD`.
+pub struct MpiPeer {
+    universe: Universe,
+    data: Comm,
+    control: Comm,
+    rank: usize,
+    size: usize,
+    deadline: Duration,
+    segment: usize,
+    staging: Vec<u8>,
+    scratch: Vec<u64>,
+    names: Vec<String>,
+    shared_cores: bool,
+    collective: u64,
+    broken: bool,
+}
+
+/// Where arriving bytes go.
+enum Landing<'a> {
+    InPlace(&'a mut [u8]),
+    Staged(usize, &'a mut dyn FnMut(usize, &[u8])),
+}
+
+impl MpiPeer {
+    /// Starts MPI.
+    ///
+    /// # Errors
+    /// When MPI is up already, grants no thread support, or refuses a communicator.
+    pub fn init() -> Result<MpiPeer> {
+        let (universe, granted) = mpi::initialize_with_threading(mpi::Threading::Funneled)
+            .ok_or_else(|| {
+                Error::Internal("MPI was initialised before in this process".to_owned())
+            })?;
+        if granted == mpi::Threading::Single {
+            return Err(Error::Internal(
+                "this MPI grants no thread support; MPI_THREAD_FUNNELED is needed".to_owned(),
+            ));
+        }
+        let world = universe.world();
+        let (rank, size) = (world.rank() as usize, world.size() as usize);
+        let world = world.as_raw();
+        raw::return_errors(world)?;
+        let (data, control) = (raw::duplicate(world)?, raw::duplicate(world)?);
+        Ok(MpiPeer {
+            universe,
+            data,
+            control,
+            rank,
+            size,
+            deadline: DEFAULT_DEADLINE,
+            segment: DEFAULT_SEGMENT,
+            staging: Vec::new(),
+            scratch: Vec::new(),
+            names: (0..size).map(|r| format!("rank {r}")).collect(),
+            shared_cores: false,
+            collective: 0,
+            broken: false,
+        })
+    }
+
+    /// Moves `out` and `landing` by segments, at most [`IN_FLIGHT`] of each on their way.
+    fn fly(&mut self, to: usize, out: &[u8], from: usize, landing: Landing) -> Result<()> {
+        if self.broken {
+            return Err(Error::Internal("the connection failed before".to_owned()));
+        }
+        let mut staging = std::mem::take(&mut self.staging);
+        staging.resize(IN_FLIGHT * self.segment, 0);
+        let flown = self.fly_staged(to, out, from, landing, &mut staging);
+        if flown.is_err() {
+            // Receives may still be posted into these bytes: leave them to MPI for good.
+            self.broken = true;
+            std::mem::forget(staging);
+        } else {
+            self.staging = staging;
+        }
+        flown
+    }
+
+    fn fly_staged(
+        &mut self,
+        to: usize,
+        out: &[u8],
+        from: usize,
+        mut landing: Landing,
+        staging: &mut [u8],
+    ) -> Result<()> {
+        let mut sends = Window::new(out.len(), self.segment);
+        let mut recvs = Window::new(landing.len(), self.segment);
+        let mut wait = Wait::start();
+        while !(sends.is_done() && recvs.is_done()) {
+            while let Some((slot, range)) = recvs.next_to_post() {
+                let target = match &mut landing {
+                    Landing::InPlace(into) => &mut into[range],
+                    Landing::Staged(..) => &mut staging[slot * self.segment..][..range.len()],
+                };
+                recvs.requests[slot] = receive(self.data, from, TAG_DATA, target)?;
+            }
+            while let Some((slot, range)) = sends.next_to_post() {
+                sends.requests[slot] = send(self.data, to, TAG_DATA, &out[range])?;
+            }
+            let mut moved = sends.oldest_done(|_| Ok(()))?.is_some();
+            let names = &self.names;
+            if let Some((slot, range)) = recvs.oldest_done(|n| right_length(n, &names[from]))? {
+                if let Landing::Staged(_, take) = &mut landing {
+                    take(range.start, &staging[slot * self.segment..][..range.len()]);
+                }
+                moved = true;
+            }
+            if moved {
+                wait = Wait::start();
+            } else {
+                self.idle(&mut wait, if recvs.is_done() { to } else { from })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One fruitless turn of a waiting loop: give way, answer roll calls, mind the deadline.
+    fn idle(&mut self, wait: &mut Wait, whom: usize) -> Result<()> {
+        wait.spins += 1;
+        if wait.spins % SPINS != 0 && !self.shared_cores {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        std::thread::yield_now();
+        if wait.spins % SPINS != 0 {
+            return Ok(());
+        }
+        self.answer_roll_calls()?;
+        let waited = wait.since.elapsed();
+        if waited < self.deadline {
+            return Ok(());
+        }
+        let answers = self.call_the_roll()?;
+        Err(Error::PeerLost(format!(
+            "nothing from {} for {:.1} s in collective {}: {}",
+            self.names[whom],
+            waited.as_secs_f64(),
+            self.collective,
+            verdict(&answers, self.rank, &self.names),
+        )))
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { collective: self.collective, step: whereabouts::step() }
+    }
+
+    fn answer_roll_calls(&self) -> Result<()> {
+        while let Some(caller) = probe(self.control, TAG_CALL)? {
+            take_now(self.control, caller, TAG_CALL, &mut [])?;
+            send_eagerly(self.control, caller, TAG_HERE, &self.standing().to_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Asks all other ranks where they stand; `None` for those that do not answer in time.
+    fn call_the_roll(&self) -> Result<Vec<Option<Standing>>> {
+        let mut answers = vec![None; self.size];
+        answers[self.rank] = Some(self.standing());
+        for rank in (0..self.size).filter(|&r| r != self.rank) {
+            send_eagerly(self.control, rank, TAG_CALL, &[])?;
+        }
+        let start = Instant::now();
+        while start.elapsed() < ROLL_CALL && answers.contains(&None) {
+            self.answer_roll_calls()?;
+            while let Some(rank) = probe(self.control, TAG_HERE)? {
+                let mut bytes = [0; 16];
+                take_now(self.control, rank, TAG_HERE, &mut bytes)?;
+                answers[rank] = Some(Standing::from_bytes(bytes));
+            }
+            std::thread::yield_now();
+        }
+        // Ranks whose deadline comes a moment later ask the same question: stay for them.
+        let stay = Instant::now();
+        while stay.elapsed() < ROLL_CALL / 4 {
+            self.answer_roll_calls()?;
+            std::thread::yield_now();
+        }
+        Ok(answers)
+    }
+}
+
+impl Peer for MpiPeer {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn exchange(&mut self, to: usize, out: &[u8], from: usize, into: &mut [u8]) -> Result<()> {
+        self.fly(to, out, from, Landing::InPlace(into))
+    }
+
+    fn exchange_with(
+        &mut self,
+        to: usize,
+        out: &[u8],
+        from: usize,
+        len: usize,
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<()> {
+        self.fly(to, out, from, Landing::Staged(len, take))
+    }
+
+    fn native_all_reduce(&mut self, data: Reducible<'_>, max: bool) -> Result<bool> {
+        let (number, width, bytes): (_, _, &mut [u8]) = match data {
+            Reducible::F32(x) => (Number::F32, 4, bytemuck::cast_slice_mut(x)),
+            Reducible::F64(x) => (Number::F64, 8, bytemuck::cast_slice_mut(x)),
+            Reducible::U64(x) => (Number::U64, 8, bytemuck::cast_slice_mut(x)),
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // 2²⁸ elements a call: MPI counts in 32-bit integers.
+        for piece in bytes.chunks_mut(width << 28) {
+            scratch.resize(scratch.len().max(piece.len().div_ceil(8)), 0);
+            let source: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut scratch)[..piece.len()];
+            source.copy_from_slice(piece);
+            let mut request = start_all_reduce(self.data, source, piece, number, max)?;
+            let mut wait = Wait::start();
+            while test(&mut request)?.is_none() {
+                let left = (self.rank + self.size - 1) % self.size;
+                if let Err(late) = self.idle(&mut wait, left) {
+                    self.broken = true;
+                    std::mem::forget(scratch);
+                    return Err(late);
+                }
+            }
+        }
+        self.scratch = scratch;
+        Ok(true)
+    }
+
+    fn configure(&mut self, deadline: Duration, segment: usize) {
+        self.deadline = deadline;
+        self.segment = segment;
+    }
+
+    fn introduce(&mut self, names: Vec<String>, shared_cores: bool) {
+        self.names = names;
+        self.shared_cores = shared_cores;
+    }
+
+    fn announce(&mut self, collective: u64) {
+        self.collective = collective;
+    }
+
+    fn finish(self: Box<Self>) {
+        // Dropping the universe finalises MPI.
+        drop(self.universe);
+    }
+}
+
+impl Landing<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Landing::InPlace(into) => into.len(),
+            Landing::Staged(len, _) => *len,
+        }
+    }
+}
+
+/// The segments of one message, of which at most [`IN_FLIGHT`] are on their way.
+struct Window {
+    len: usize,
+    segment: usize,
+    posted: usize,
+    done: usize,
+    requests: [Request; IN_FLIGHT],
+}
+
+impl Window {
+    fn new(len: usize, segment: usize) -> Window {
+        Window { len, segment, posted: 0, done: 0, requests: [raw::no_request(); IN_FLIGHT] }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done * self.segment >= self.len
+    }
+
+    fn range(&self, i: usize) -> Range<usize> {
+        i * self.segment..self.len.min((i + 1) * self.segment)
+    }
+
+    /// Slot and bytes of the next segment that may start now.
+    fn next_to_post(&mut self) -> Option<(usize, Range<usize>)> {
+        let i = self.posted;
+        if i * self.segment >= self.len || i - self.done == IN_FLIGHT {
+            return None;
+        }
+        self.posted += 1;
+        Some((i % IN_FLIGHT, self.range(i)))
+    }
+
+    /// Slot and bytes of the oldest segment if it has arrived; `check` sees (got, expected) bytes.
+    fn oldest_done(
+        &mut self,
+        check: impl Fn((usize, usize)) -> Result<()>,
+    ) -> Result<Option<(usize, Range<usize>)>> {
+        if self.done == self.posted {
+            return Ok(None);
+        }
+        let (slot, range) = (self.done % IN_FLIGHT, self.range(self.done));
+        let Some(bytes) = test(&mut self.requests[slot])? else { return Ok(None) };
+        check((bytes, range.len()))?;
+        self.done += 1;
+        Ok(Some((slot, range)))
+    }
+}
+
+/// A wait that has been going on for a while.
+struct Wait {
+    since: Instant,
+    spins: u32,
+}
+
+impl Wait {
+    fn start() -> Wait {
+        Wait { since: Instant::now(), spins: 0 }
+    }
+}
+
+fn right_length((got, expected): (usize, usize), name: &str) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Internal(format!(
+        "{name} sent a message of {got} bytes where {expected} were expected"
+    )))
+}

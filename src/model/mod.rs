@@ -1,0 +1,73 @@
+//! The models that a card can name. To add one, copy a neighbour and give it a line in [`build`].
+
+mod lenet;
+mod mlp;
+
+use crate::config::{self, ModelKind};
+use crate::error::{Error, Result};
+use crate::nn::ParamBuilder;
+use candle_core::Tensor;
+
+pub use lenet::LeNet5;
+pub use mlp::Mlp;
+
+/// What a forward pass needs to know besides its input.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    /// Whether dropout and its like are active.
+    pub train: bool,
+    /// The job's seed.
+    pub seed: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u64,
+    /// Which sample each row of the batch is.
+    pub samples: &'a [u64],
+}
+
+/// A classifier of images.
+pub trait Model {
+    /// Logits (batch, classes) of images `x` (batch, channels, rows, columns), `f32`.
+    ///
+    /// # Errors
+    /// When `x` has another shape or type, or a tensor operation fails.
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor>;
+
+    /// One line per layer for people: name, operation, shape of its output, number of parameters.
+    fn describe(&self) -> Vec<String>;
+}
+
+/// Makes the model that a card names, for images of shape `input` (channels, rows, columns) and
+/// `classes` classes, with its parameters in `params`.
+///
+/// # Errors
+/// [`Error::Config`] when the card does not fit the data; [`Error::Internal`] when memory is missing.
+pub fn build(
+    card: &config::Model,
+    input: &[usize],
+    classes: usize,
+    params: &ParamBuilder,
+) -> Result<Box<dyn Model>> {
+    let &[channels, rows, cols] = input else {
+        return Err(Error::Config(format!(
+            "models take images (channels, rows, columns); the data has shape {input:?}"
+        )));
+    };
+    if classes == 0 || input.contains(&0) {
+        return Err(Error::Config(format!(
+            "the data has images of shape {input:?} and {classes} classes; none of these may be 0"
+        )));
+    }
+    let input = [channels, rows, cols];
+    Ok(match card.kind {
+        ModelKind::LeNet5 => Box::new(LeNet5::new(card, input, classes, params)?),
+        ModelKind::Mlp => Box::new(Mlp::new(card, input, classes, params)?),
+    })
+}
+
+/// One line of [`Model::describe`].
+fn line(name: &str, operation: &str, output: &str, parameters: usize) -> String {
+    format!("{name:<8} {operation:<34} → {output:<10} {parameters:>10} parameters")
+}
+
+#[cfg(test)]
+mod tests;

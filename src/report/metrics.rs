@@ -1,0 +1,104 @@
+//! `metrics.jsonl`: one JSON object a line, appended as things happen.
+//!
+//! A crash loses at most the line that was being written.
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One line.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Record {
+    /// One optimizer step.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// Counted from 1.
+        epoch: u64,
+        /// Mean over the global batch, before the step.
+        loss: f64,
+        /// Share of the global batch classified right, before the step.
+        accuracy: f64,
+        /// Learning rate of this step.
+        lr: f64,
+        /// Norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Samples of this step over its wall time, all ranks together.
+        samples_per_s: f64,
+        /// Share of the step's wall time that rank 0 spent in gradient reduction.
+        comm_share: f64,
+        /// Share that it spent waiting for data.
+        input_share: f64,
+    },
+    /// One evaluation on the test set.
+    Eval {
+        /// Steps done.
+        step: u64,
+        /// Epochs done.
+        epoch: u64,
+        /// Mean over the test set.
+        loss: f64,
+        /// correct / count.
+        accuracy: f64,
+        /// Test samples classified right.
+        correct: u64,
+        /// Test samples.
+        count: u64,
+        /// Wall time of the evaluation in seconds.
+        seconds: f64,
+    },
+    /// The end of the run.
+    Summary {
+        /// Steps done.
+        step: u64,
+        /// Epochs done, the last one perhaps in part.
+        epoch: u64,
+        /// Test loss of the final model, or the last training loss without a test set.
+        loss: f64,
+        /// Test accuracy of the final model, if there is a test set.
+        accuracy: Option<f64>,
+        /// Learning rate of the last step.
+        lr: f64,
+        /// Training samples over training time, evaluation left out.
+        samples_per_s: f64,
+        /// Wall time from the first step to the end in seconds.
+        seconds: f64,
+        /// Share of training time that rank 0 spent in gradient reduction.
+        comm_share: f64,
+        /// Bytes that rank 0 sent in all-reduces.
+        bytes_sent: u64,
+        /// Number of ranks.
+        world_size: usize,
+    },
+}
+
+/// The open file.
+pub struct Metrics {
+    path: PathBuf,
+    file: File,
+}
+
+impl Metrics {
+    /// Starts the file anew.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(path: &Path) -> Result<Metrics> {
+        let file = File::create(path).map_err(|e| Error::writing(path, &e))?;
+        Ok(Metrics { path: path.to_owned(), file })
+    }
+
+    /// Appends one line with one write.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn write(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_vec(record)
+            .map_err(|e| Error::Internal(format!("cannot write a metrics line: {e}")))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|e| Error::writing(&self.path, &e))
+    }
+}

@@ -1,0 +1,78 @@
+//! The run folder: where everything that a run leaves behind lies.
+//!
+//! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors`
+
+use super::metrics::{Metrics, Record};
+use super::status::{State, Status};
+use crate::error::{Error, Result};
+use crate::util::files;
+use std::path::{Path, PathBuf};
+
+/// The files of a run that is going on, written by rank 0.
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: Metrics,
+    status: Status,
+}
+
+/// Name of the final model inside a run folder.
+pub const MODEL: &str = "model.safetensors";
+
+impl RunFolder {
+    /// Creates the folder, or takes an existing one over, and writes the card and a first status.
+    ///
+    /// # Errors
+    /// [`Error::CannotCreate`] when the folder or a file in it cannot be written.
+    pub fn create(path: &Path, card_json: &str, world_size: usize) -> Result<RunFolder> {
+        std::fs::create_dir_all(path).map_err(|e| {
+            Error::CannotCreate(format!("cannot create the run folder {}: {e}", path.display()))
+        })?;
+        // A model of an earlier run must not pass for this run's.
+        let model = path.join(MODEL);
+        if model.exists() {
+            std::fs::remove_file(&model).map_err(|e| Error::writing(&model, &e))?;
+        }
+        files::write_whole(&path.join("card.json"), card_json.as_bytes())?;
+        let metrics = Metrics::create(&path.join("metrics.jsonl"))?;
+        let status = Status::running(world_size);
+        status.write(&path.join("status.json"))?;
+        Ok(RunFolder { path: path.to_owned(), metrics, status })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a line to the metrics.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn record(&mut self, record: &Record) -> Result<()> {
+        self.metrics.write(record)
+    }
+
+    /// Writes the status that scripts wait for. The last act of a run that went well.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn complete(&mut self, step: u64, params_hash: String, reason: &str) -> Result<()> {
+        self.status.state = State::Completed;
+        self.status.exit_code = Some(0);
+        self.status.reason = Some(reason.to_owned());
+        self.status.step = step;
+        self.status.params_hash = Some(params_hash);
+        self.status.write(&self.path.join("status.json"))
+    }
+
+    /// Leaves a word on why the run ended, as well as it can.
+    pub fn fail(&mut self, step: u64, error: &Error) {
+        self.status.state = State::Failed;
+        self.status.exit_code = Some(error.exit_code());
+        self.status.reason = Some(error.to_string());
+        self.status.step = step;
+        // The error itself is on its way to the user; a second one about this file would hide it.
+        let _ = self.status.write(&self.path.join("status.json"));
+    }
+}

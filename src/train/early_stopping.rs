@@ -1,0 +1,90 @@
+//! When to stop, and which evaluation was the best. Pure: it sees reduced numbers, so all ranks come
+//! to the same decision. Mirrors Keras's `EarlyStopping` (monitor, patience, min_delta).
+
+use crate::config::{EarlyStopping, Monitor};
+
+/// The history of the watched number.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    rule: EarlyStopping,
+    best: Option<f64>,
+    waited: u64,
+}
+
+/// What an evaluation means for the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The best so far: keep these parameters.
+    pub improved: bool,
+    /// Patience is at its end.
+    pub stop: bool,
+}
+
+impl Watcher {
+    /// A watcher that has seen nothing.
+    #[must_use]
+    pub fn new(rule: EarlyStopping) -> Watcher {
+        Watcher { rule, best: None, waited: 0 }
+    }
+
+    /// Takes in an evaluation.
+    pub fn see(&mut self, loss: f64, accuracy: f64) -> Verdict {
+        // As a gain: larger is better for both.
+        let now = match self.rule.monitor {
+            Monitor::Loss => -loss,
+            Monitor::Accuracy => accuracy,
+        };
+        let improved = self.best.is_none_or(|best| now > best + self.rule.min_delta);
+        if improved {
+            self.best = Some(now);
+            self.waited = 0;
+        } else {
+            self.waited += 1;
+        }
+        Verdict { improved, stop: self.waited >= self.rule.patience && !improved }
+    }
+
+    /// Whether the run ends with the best parameters instead of the last.
+    #[must_use]
+    pub fn restores_best(&self) -> bool {
+        self.rule.restore_best_weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watcher(monitor: Monitor, patience: u64, min_delta: f64) -> Watcher {
+        Watcher::new(EarlyStopping { monitor, patience, min_delta, restore_best_weights: true })
+    }
+
+    #[test]
+    fn stops_after_patience_evaluations_without_improvement() {
+        let mut w = watcher(Monitor::Accuracy, 2, 0.0);
+        let verdicts: Vec<_> = [0.5, 0.7, 0.7, 0.6].iter().map(|&a| w.see(1.0, a)).collect();
+        assert_eq!(
+            verdicts.iter().map(|v| v.improved).collect::<Vec<_>>(),
+            [true, true, false, false]
+        );
+        assert_eq!(
+            verdicts.iter().map(|v| v.stop).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_smaller_loss_improves_and_a_gain_below_min_delta_does_not() {
+        let mut w = watcher(Monitor::Loss, 1, 0.1);
+        assert!(w.see(1.0, 0.0).improved);
+        assert!(w.see(0.8, 0.0).improved);
+        assert_eq!(w.see(0.75, 0.0), Verdict { improved: false, stop: true });
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_is_no_improvement() {
+        let mut w = watcher(Monitor::Loss, 1, 0.0);
+        w.see(1.0, 0.0);
+        assert!(w.see(f64::NAN, 0.0).stop);
+    }
+}

@@ -1,0 +1,60 @@
+//! Faults on order, to rehearse what happens when a rank fails: `faults` in the card, obeyed only
+//! with `ANNULUS_ALLOW_FAULTS=1` in the environment.
+
+use crate::collective::Group;
+use crate::config::{Fault, FaultKind};
+use crate::error::{Error, Result};
+use crate::nn::ParamSet;
+use rustix::process::{Signal, getpid, kill_process};
+
+/// The variable that must be 1.
+pub const ALLOW: &str = "ANNULUS_ALLOW_FAULTS";
+
+/// Refuses a card with faults when they are not allowed.
+///
+/// # Errors
+/// [`Error::Config`].
+pub fn check_allowed(faults: &[Fault]) -> Result<()> {
+    if faults.is_empty() || std::env::var(ALLOW).is_ok_and(|value| value == "1") {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the card orders faults, which end or damage the run; set {ALLOW}=1 to allow that"
+    )))
+}
+
+/// Does what the card orders for this rank at the start of `step` (counted from 1).
+///
+/// # Errors
+/// The ordered error.
+#[allow(clippy::panic)]
+pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()> {
+    let rank = group.rank();
+    for fault in faults.iter().filter(|f| f.rank == rank && f.step == step) {
+        match fault.kind {
+            FaultKind::Panic => panic!("ordered by the card's faults"),
+            FaultKind::Error => {
+                return Err(Error::Io("an error ordered by the card's faults".to_owned()));
+            }
+            FaultKind::Stop => signal(Signal::STOP)?,
+            FaultKind::Kill => signal(Signal::KILL)?,
+            FaultKind::Exit => std::process::exit(0),
+            FaultKind::Skip => group.skip_next_collective(),
+            FaultKind::Nan => {}
+        }
+    }
+    Ok(())
+}
+
+/// Spoils one gradient where the card orders it, after the backward pass of `step`.
+pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) {
+    let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Nan;
+    if faults.iter().any(|f| ordered(&f)) {
+        params.grads().with_bucket(0, |bucket| bucket[0] = f32::NAN);
+    }
+}
+
+fn signal(signal: Signal) -> Result<()> {
+    kill_process(getpid(), signal)
+        .map_err(|e| Error::Internal(format!("cannot send a signal to this process: {e}")))
+}

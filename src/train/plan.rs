@@ -1,0 +1,86 @@
+//! How long a run is: steps, epochs, and where each step stands. Pure.
+
+use crate::config::Card;
+use crate::data::{Feed, Sampler};
+
+/// The length of a run and the order of its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Order and global batches.
+    pub sampler: Sampler,
+    /// Optimizer steps in a full epoch; the last of them may be smaller than the others.
+    pub steps_per_epoch: u64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+}
+
+impl Plan {
+    /// The plan of a card's run over `samples` training samples.
+    #[must_use]
+    pub fn new(card: &Card, samples: u64) -> Plan {
+        let sampler = Sampler::new(samples, card.train.global_batch as u64, card.seed);
+        Plan {
+            sampler,
+            steps_per_epoch: sampler.steps_per_epoch(),
+            total_steps: sampler.total_steps(card.train.epochs, card.train.max_steps),
+        }
+    }
+
+    /// What the loader of one rank is to hand out.
+    #[must_use]
+    pub fn feed(&self, card: &Card, rank: usize, world: usize) -> Feed {
+        Feed {
+            sampler: self.sampler,
+            rank,
+            world,
+            accumulate: card.train.accumulate,
+            steps: 0..self.total_steps,
+            ahead: card.data.prefetch,
+        }
+    }
+
+    /// The epoch that step `step` (from 0) belongs to, from 0.
+    #[must_use]
+    pub fn epoch_of(&self, step: u64) -> u64 {
+        self.sampler.locate(step).0
+    }
+
+    /// Epochs that the run touches, the last one perhaps in part.
+    #[must_use]
+    pub fn epochs(&self) -> u64 {
+        self.total_steps.div_ceil(self.steps_per_epoch)
+    }
+
+    /// Whether an epoch, or the run, ends with step `step` (from 0).
+    #[must_use]
+    pub fn ends_epoch(&self, step: u64) -> bool {
+        (step + 1) % self.steps_per_epoch == 0 || step + 1 == self.total_steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(samples: u64, epochs: Option<u64>, max_steps: Option<u64>) -> Plan {
+        let sampler = Sampler::new(samples, 96, 1);
+        let steps_per_epoch = sampler.steps_per_epoch();
+        Plan { sampler, steps_per_epoch, total_steps: sampler.total_steps(epochs, max_steps) }
+    }
+
+    #[test]
+    fn the_last_step_of_an_epoch_takes_what_is_left() {
+        let plan = plan(1003, Some(3), None);
+        assert_eq!((plan.steps_per_epoch, plan.total_steps, plan.epochs()), (11, 33, 3));
+        assert_eq!((plan.epoch_of(10), plan.epoch_of(11)), (0, 1));
+        assert!(plan.ends_epoch(10) && !plan.ends_epoch(11) && plan.ends_epoch(32));
+    }
+
+    #[test]
+    fn the_smaller_of_epochs_and_max_steps_counts() {
+        assert_eq!(plan(960, Some(2), Some(15)).total_steps, 15);
+        assert_eq!(plan(960, Some(2), Some(15)).epochs(), 2);
+        assert_eq!(plan(960, None, Some(25)).total_steps, 25);
+        assert!(plan(960, None, Some(25)).ends_epoch(24));
+    }
+}

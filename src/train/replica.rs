@@ -1,0 +1,145 @@
+//! One rank's copy of the model, with everything that computes on it.
+
+use super::tally::Tally;
+use crate::checkpoint::model_file::Named;
+use crate::config::Card;
+use crate::data::{Batch, Dataset};
+use crate::error::Result;
+use crate::model::{self, Model, Pass};
+use crate::nn::{Param, ParamBuilder, ParamSet, correct, cross_entropy};
+use crate::optim::{self, Optimizer};
+use crate::util::whereabouts::{Phase, enter};
+use candle_core::{Device, Tensor};
+
+/// A model, its parameters and gradients, and its optimizer.
+pub struct Replica {
+    /// The network.
+    pub model: Box<dyn Model>,
+    /// Its parameters in name order, with their gradient buckets.
+    pub params: ParamSet,
+    optimizer: Box<dyn Optimizer>,
+    device: Device,
+    seed: u64,
+    shape: Vec<usize>,
+}
+
+impl Replica {
+    /// Builds the card's model for samples of `shape` (channels, rows, columns).
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Config`] when the model cannot take such samples.
+    pub fn build(card: &Card, shape: &[usize], device: &Device) -> Result<Replica> {
+        let builder = ParamBuilder::new(card.seed, device);
+        let model = model::build(&card.model, shape, card.data.classes, &builder)?;
+        let bytes = |mb: f64| (mb * 1e6) as usize;
+        let params =
+            builder.finish(bytes(card.comm.first_bucket_mb), bytes(card.comm.bucket_mb))?;
+        let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
+        let optimizer = optim::build(&card.optimizer, &lens)?;
+        let (device, shape) = (device.clone(), shape.to_vec());
+        Ok(Replica { model, params, optimizer, device, seed: card.seed, shape })
+    }
+
+    /// Forward and backward over one micro-batch. The loss is the sum over its samples divided by the
+    /// weight of the whole *global* batch, so that adding up over micro-batches and ranks gives the
+    /// gradient of the global mean; nothing is divided by the number of ranks.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn forward_backward(&self, batch: &Batch) -> Result<Tally> {
+        if batch.labels.is_empty() {
+            return Ok(Tally::default());
+        }
+        enter(Phase::Forward);
+        let (losses, tally) = self.losses(batch, true)?;
+        let loss = (losses.sum_all()? * (1.0 / batch.global_weight))?;
+        enter(Phase::Backward);
+        loss.backward()?;
+        Ok(tally)
+    }
+
+    /// Forward only, without dropout.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn evaluate(&self, batch: &Batch) -> Result<Tally> {
+        if batch.labels.is_empty() {
+            return Ok(Tally::default());
+        }
+        Ok(self.losses(batch, false)?.1)
+    }
+
+    /// The loss of each sample of the batch, and their sums.
+    fn losses(&self, batch: &Batch, train: bool) -> Result<(Tensor, Tally)> {
+        let rows = batch.labels.len();
+        let shape = [&[rows], self.shape.as_slice()].concat();
+        let x = Tensor::from_slice(&batch.images, shape, &self.device)?;
+        let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.samples };
+        let logits = self.model.forward(&x, &pass)?;
+        let losses = cross_entropy(&logits, &batch.labels)?;
+        let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
+        let correct = correct(&logits, &batch.labels)?;
+        Ok((losses, Tally { loss: sum, correct: correct as f64, count: rows as f64 }))
+    }
+
+    /// The loss of the first samples of `data`, as the gradient probe wants it.
+    ///
+    /// # Errors
+    /// When an operation fails.
+    pub fn probe_loss(&self, data: &dyn Dataset) -> Result<Tensor> {
+        let mut batch = Batch::default();
+        batch.fill(data, 0..data.len().min(64) as u64)?;
+        Ok(self.losses(&batch, true)?.0.mean_all()?)
+    }
+
+    /// One optimizer step with the reduced gradients, each multiplied by `scale` (clipping).
+    ///
+    /// # Errors
+    /// When parameters cannot be copied from or to their device.
+    pub fn update(&mut self, lr: f64, scale: f32) -> Result<()> {
+        let Replica { params, optimizer, .. } = self;
+        optimizer.begin_step(lr);
+        for (i, param) in params.iter().enumerate() {
+            let optimizer = &mut *optimizer;
+            let grads = params.grads();
+            param.update(|theta| grads.read(i, |grad| optimizer.update(i, theta, grad, scale)))?;
+        }
+        Ok(())
+    }
+
+    /// A copy of all parameters on the host, in name order.
+    ///
+    /// # Errors
+    /// When they cannot be copied from their device.
+    pub fn snapshot(&self) -> Result<Vec<Named>> {
+        let named = |p: &Param| {
+            let (name, shape) = (p.name().to_owned(), p.var().dims().to_vec());
+            Ok(Named { name, shape, values: p.to_vec()? })
+        };
+        self.params.iter().map(named).collect()
+    }
+
+    /// Takes over the values of a snapshot of this model.
+    ///
+    /// # Errors
+    /// When they cannot be copied to their device.
+    pub fn restore(&mut self, snapshot: &[Named]) -> Result<()> {
+        for (param, saved) in self.params.iter().zip(snapshot) {
+            param.update(|theta| theta.copy_from_slice(&saved.values))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the optimizer's moments.
+    #[must_use]
+    pub fn state_bytes(&self) -> u64 {
+        let moments = self.optimizer.state().moments;
+        moments.iter().flat_map(|(_, slots)| slots).map(|slot| 4 * slot.len() as u64).sum()
+    }
+
+    /// Names and shapes of all parameters, in name order.
+    #[must_use]
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.params.iter().map(|p| (p.name().to_owned(), p.var().dims().to_vec())).collect()
+    }
+}

@@ -1,0 +1,388 @@
+//! Turns what the loop sees into lines, files and a progress bar. Active on rank 0 only.
+
+use super::setup::Job;
+use super::step::StepReport;
+use super::tally::Tally;
+use crate::collective::Group;
+use crate::config::Card;
+use crate::error::{Error, Result};
+use crate::report::console::{Console, Progress};
+use crate::report::metrics::Record;
+use crate::report::run_folder::{MODEL, RunFolder};
+use crate::util::human;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The voice of a run.
+pub struct Reporter {
+    console: Console,
+    folder: Option<RunFolder>,
+    every: u64,
+    plan: super::Plan,
+    world_size: usize,
+    started: Instant,
+    evaluated: Instant,
+    recent: Recent,
+    totals: Totals,
+    /// The best evaluation, where early stopping restores it.
+    pub best: Option<Tally>,
+    last: Option<Tally>,
+    end: &'static str,
+}
+
+/// Smoothed numbers for the progress bar: exponential means over about 50 steps.
+#[derive(Default)]
+struct Recent {
+    progress: Progress,
+    seconds: f64,
+    comm: f64,
+    samples: f64,
+    epoch_tally: Tally,
+}
+
+/// Sums over the run.
+#[derive(Default)]
+struct Totals {
+    steps: u64,
+    samples: f64,
+    wall: Duration,
+    comm: Duration,
+    loss: f64,
+    lr: f64,
+}
+
+impl Reporter {
+    /// Creates the run folder and prints the heading.
+    ///
+    /// # Errors
+    /// When the folder cannot be written (told on all ranks).
+    pub fn open(job: &Job, out: &Path, group: &mut Group) -> Result<Reporter> {
+        let speaks = group.rank() == 0;
+        let create = || -> Result<Option<RunFolder>> {
+            let json = job.card.to_json_pretty()?;
+            speaks.then(|| RunFolder::create(out, &json, group.size())).transpose()
+        };
+        let created = create();
+        let folder = group.together(created)?;
+        let console = Console::new(speaks);
+        heading(&console, job, group);
+        console.fact("run", &out.display().to_string());
+        let now = Instant::now();
+        Ok(Reporter {
+            console,
+            folder,
+            every: job.card.report.every_steps,
+            plan: job.plan,
+            world_size: group.size(),
+            started: now,
+            evaluated: now,
+            recent: Recent::default(),
+            totals: Totals::default(),
+            best: None,
+            last: None,
+            end: "all steps of the card done",
+        })
+    }
+
+    /// The first step begins.
+    pub fn start(&mut self) {
+        self.started = Instant::now();
+        self.evaluated = self.started;
+        self.console.start(self.plan.total_steps);
+    }
+
+    /// Step `step` (from 0) has been taken.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn step(&mut self, step: u64, taken: &StepReport) -> Result<()> {
+        let wall = taken.wall.as_secs_f64();
+        self.totals.add(taken);
+        self.recent.add(taken);
+        self.recent.progress.step = step + 1;
+        self.recent.progress.epoch = self.plan.epoch_of(step) + 1;
+        self.console.progress(&self.recent.progress);
+        let due = (step + 1).is_multiple_of(self.every) || step + 1 == self.plan.total_steps;
+        match &mut self.folder {
+            Some(folder) if due => folder.record(&Record::Step {
+                step: step + 1,
+                epoch: self.plan.epoch_of(step) + 1,
+                loss: taken.tally.mean_loss(),
+                accuracy: taken.tally.accuracy(),
+                lr: taken.lr,
+                grad_norm: taken.grad_norm,
+                samples_per_s: taken.tally.count / wall,
+                comm_share: taken.comm.as_secs_f64() / wall,
+                input_share: taken.input.as_secs_f64() / wall,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// An epoch has ended with step `step`, with an evaluation if it was due.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn epoch(&mut self, step: u64, eval: Option<Tally>) -> Result<()> {
+        let epoch = self.plan.epoch_of(step) + 1;
+        let trained = std::mem::take(&mut self.recent.epoch_tally);
+        let mut text = format!(
+            "epoch {epoch}/{}  loss {:.4}  train {:.2} %",
+            self.plan.epochs(),
+            trained.mean_loss(),
+            100.0 * trained.accuracy()
+        );
+        if let Some(eval) = eval {
+            text += &format!("  test loss {:.4}  test {}", eval.mean_loss(), percent(&eval));
+            self.last = Some(eval);
+        }
+        text += &format!("  {}", human::duration(self.evaluated.elapsed()));
+        self.console.line(&text);
+        let (seconds, now) = (self.evaluated.elapsed().as_secs_f64(), Instant::now());
+        self.evaluated = now;
+        match (&mut self.folder, eval) {
+            (Some(folder), Some(eval)) => folder.record(&Record::Eval {
+                step: step + 1,
+                epoch,
+                loss: eval.mean_loss(),
+                accuracy: eval.accuracy(),
+                correct: eval.correct as u64,
+                count: eval.count as u64,
+                seconds,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Early stopping has ended the run after step `step` (from 0).
+    pub fn stopped_early(&mut self, step: u64) {
+        self.end = "stopped early: no improvement within early_stopping.patience";
+        self.console.line(&format!("stopped early after step {}", step + 1));
+    }
+
+    /// Where the run folder is, on the rank that writes it.
+    #[must_use]
+    pub fn folder_path(&self) -> Option<&Path> {
+        self.folder.as_ref().map(RunFolder::path)
+    }
+
+    /// The bar goes.
+    pub fn finish(&mut self) {
+        self.console.finish();
+    }
+
+    /// Prints the last block and writes the summary and, last of all, the status.
+    ///
+    /// # Errors
+    /// When a file cannot be written (told on all ranks).
+    pub fn conclude(&mut self, hash: String, group: &mut Group) -> Result<()> {
+        let seconds = self.started.elapsed();
+        self.last_block(seconds, group.bytes_sent());
+        let written = self.write_end(hash, seconds.as_secs_f64(), group.bytes_sent());
+        group.together(written)
+    }
+
+    /// The run has failed with `error`.
+    pub fn fail(&mut self, error: &Error) {
+        self.console.finish();
+        if let Some(folder) = &mut self.folder {
+            folder.fail(self.totals.steps, error);
+        }
+    }
+
+    fn write_end(&mut self, hash: String, seconds: f64, bytes_sent: u64) -> Result<()> {
+        let Some(folder) = &mut self.folder else { return Ok(()) };
+        let eval = self.best.or(self.last);
+        folder.record(&Record::Summary {
+            step: self.totals.steps,
+            epoch: self.totals.steps.div_ceil(self.plan.steps_per_epoch),
+            loss: eval.map_or(self.totals.loss, |e| e.mean_loss()),
+            accuracy: eval.map(|e| e.accuracy()),
+            lr: self.totals.lr,
+            samples_per_s: self.totals.samples / self.totals.wall.as_secs_f64(),
+            seconds,
+            comm_share: self.totals.comm_share(),
+            bytes_sent,
+            world_size: self.world_size,
+        })?;
+        folder.complete(self.totals.steps, hash, self.end)
+    }
+
+    fn last_block(&self, seconds: Duration, bytes_sent: u64) {
+        let console = &self.console;
+        console.line("");
+        match self.best.or(self.last) {
+            Some(e) => {
+                let kind = if self.best.is_some() { "best model" } else { "final model" };
+                console.line(&format!("done: test accuracy {} ({kind})", percent(&e)));
+            }
+            None => console.line("done"),
+        }
+        let speed = self.totals.samples / self.totals.wall.as_secs_f64();
+        console.fact(
+            "time",
+            &format!(
+                "{} for {} steps, {} samples/s in training",
+                human::duration(seconds),
+                human::count(self.totals.steps),
+                human::count(speed as u64)
+            ),
+        );
+        console.fact(
+            "reduced",
+            &format!(
+                "{} sent by each rank, {:.1} % of training time",
+                human::bytes(bytes_sent),
+                100.0 * self.totals.comm_share()
+            ),
+        );
+        if let Some(folder) = self.folder_path() {
+            console.fact("model", &folder.join(MODEL).display().to_string());
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, taken: &StepReport) {
+        self.steps += 1;
+        self.samples += taken.tally.count;
+        self.wall += taken.wall;
+        self.comm += taken.comm;
+        self.loss = taken.tally.mean_loss();
+        self.lr = taken.lr;
+    }
+
+    fn comm_share(&self) -> f64 {
+        self.comm.as_secs_f64() / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+impl Recent {
+    fn add(&mut self, taken: &StepReport) {
+        self.epoch_tally += taken.tally;
+        // Weight of the newest step: 1 at first, 1/50 later.
+        let share = (1.0 / (self.progress.step + 1) as f64).max(0.02);
+        let blend = |old: &mut f64, new: f64| *old += share * (new - *old);
+        blend(&mut self.progress.loss, taken.tally.mean_loss());
+        blend(&mut self.progress.accuracy, taken.tally.accuracy());
+        blend(&mut self.seconds, taken.wall.as_secs_f64());
+        blend(&mut self.comm, taken.comm.as_secs_f64());
+        blend(&mut self.samples, taken.tally.count);
+        self.progress.lr = taken.lr;
+        self.progress.samples_per_s = self.samples / self.seconds;
+        self.progress.comm_share = self.comm / self.seconds;
+    }
+}
+
+/// `98.87 % (9887/10000)`.
+pub fn percent(tally: &Tally) -> String {
+    format!("{:.2} % ({}/{})", 100.0 * tally.accuracy(), tally.correct, tally.count)
+}
+
+/// The facts of the job, as printed before the first step and by `--dry-run`.
+pub fn heading(console: &Console, job: &Job, group: &Group) {
+    let (card, plan) = (&job.card, job.plan);
+    let about = if card.about.is_empty() { "training" } else { &card.about };
+    console.line(&format!("annulus {}: {about}", env!("CARGO_PKG_VERSION")));
+    console.fact("ranks", &ranks(group));
+    let grads = job.replica.params.grads();
+    console.fact(
+        "model",
+        &format!(
+            "{:?}, {} parameters, {} of gradients in {} bucket{}",
+            card.model.kind,
+            human::count(job.replica.params.count() as u64),
+            human::bytes(grads.bytes() as u64),
+            grads.bucket_count(),
+            plural(grads.bucket_count()),
+        ),
+    );
+    let shape: Vec<String> = job.train.sample_shape().iter().map(ToString::to_string).collect();
+    let test = job.test.as_ref().map_or(0, |t| t.len() as u64);
+    console.fact(
+        "data",
+        &format!(
+            "{} training and {} test samples of {}, {} classes",
+            human::count(job.train.len() as u64),
+            human::count(test),
+            shape.join("×"),
+            card.data.classes
+        ),
+    );
+    console.fact("batch", &batch(card, group, plan));
+    console.fact("optimizer", &optimizer(card));
+}
+
+/// What `--dry-run` prints: the heading, the layers, memory and bytes on the wire.
+pub fn describe(job: &Job, group: &Group) {
+    let console = Console::new(group.rank() == 0);
+    heading(&console, job, group);
+    for (i, layer) in job.replica.model.describe().iter().enumerate() {
+        console.fact(if i == 0 { "layers" } else { "" }, layer);
+    }
+    let gradients = job.replica.params.grads().bytes() as u64;
+    let parameters = 4 * job.replica.params.count() as u64;
+    let moments = job.replica.state_bytes();
+    let samples = (job.train.len() + job.test.as_ref().map_or(0, |t| t.len())) as u64
+        * job.train.sample_shape().iter().product::<usize>() as u64;
+    console.fact(
+        "memory",
+        &format!(
+            "per rank: parameters {}, gradients {}, optimizer {}, data {}",
+            human::bytes(parameters),
+            human::bytes(gradients),
+            human::bytes(moments),
+            human::bytes(samples)
+        ),
+    );
+    let n = group.size() as u64;
+    console.fact(
+        "wire",
+        &format!(
+            "{} sent and received by each rank per step, {} in the whole run",
+            human::bytes(2 * (n - 1) * gradients / n),
+            human::bytes(2 * (n - 1) * gradients / n * job.plan.total_steps)
+        ),
+    );
+    console.line("dry run: nothing was trained");
+}
+
+fn ranks(group: &Group) -> String {
+    let mut hosts = group.hosts().to_vec();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let (n, h) = (group.size(), hosts.len());
+    format!("{n} rank{} on {h} host{} ({})", plural(n), plural(h), hosts.join(", "))
+}
+
+fn batch(card: &Card, group: &Group, plan: super::Plan) -> String {
+    let (global, n) = (card.train.global_batch, group.size());
+    let each = if global.is_multiple_of(n) {
+        format!("{} per rank", global / n)
+    } else {
+        format!("{}–{} per rank", global / n, global / n + 1)
+    };
+    let micro = match card.train.accumulate {
+        1 => String::new(),
+        k => format!(" in {k} micro-batches"),
+    };
+    format!(
+        "{global} samples, {each}{micro}; {} steps an epoch, {} in all",
+        human::count(plan.steps_per_epoch),
+        human::count(plan.total_steps)
+    )
+}
+
+fn optimizer(card: &Card) -> String {
+    let (o, s) = (&card.optimizer, &card.schedule);
+    let mut text = format!("{:?}, lr {}", o.kind, o.lr).to_lowercase();
+    text += &format!(", {:?} schedule", s.kind).to_lowercase();
+    if s.warmup_steps > 0 {
+        text += &format!(" after {} warm-up steps", s.warmup_steps);
+    }
+    text
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}

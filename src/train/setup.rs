@@ -1,0 +1,106 @@
+//! From a card to a job that can take its first step: every rank has the same program, card, data,
+//! model and parameters, or the job stops here and says what differs.
+
+use super::device::Choice;
+use super::faults;
+use super::plan::Plan;
+use super::replica::Replica;
+use crate::checkpoint::model_file;
+use crate::collective::Group;
+use crate::config::{Algorithm, Card};
+use crate::data::{self, Dataset};
+use crate::error::{Error, Result};
+use crate::nn::probe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that training needs.
+pub struct Job {
+    /// The job's description.
+    pub card: Card,
+    /// This rank's model.
+    pub replica: Replica,
+    /// Training samples.
+    pub train: Arc<dyn Dataset>,
+    /// Test samples, if there are any.
+    pub test: Option<Arc<dyn Dataset>>,
+    /// The length of the run.
+    pub plan: Plan,
+}
+
+impl Job {
+    /// Opens data and device, builds the model, and makes sure that all ranks agree on everything.
+    ///
+    /// # Errors
+    /// The same error on every rank; [`Error::Config`] with both values when ranks differ.
+    pub fn prepare(card: Card, device: Choice, group: &mut Group) -> Result<Job> {
+        group.require_equal("the program", &build_id())?;
+        let json = group.together(card.to_json_pretty())?;
+        group.require_equal("the card", &json)?;
+        group.together(faults::check_allowed(&card.faults))?;
+        let deadline = Duration::from_secs_f64(card.comm.deadline_s);
+        let native = card.comm.algorithm == Algorithm::Mpi;
+        group.configure(deadline, card.comm.segment_kb << 10, native);
+
+        let device = group.together(device.open(group.local_rank()))?;
+        let (train, test) = group.together(data::open(&card.data))?;
+        group.require_equal("the training data", &train.fingerprint())?;
+        if let Some(test) = &test {
+            group.require_equal("the test data", &test.fingerprint())?;
+        }
+        let shape = train.sample_shape().to_vec();
+        let mut replica = group.together(Replica::build(&card, &shape, &device))?;
+        group.require_equal("the model's parameters", &replica.params.signature())?;
+        broadcast(&mut replica, group)?;
+        let plan = Plan::new(&card, train.len() as u64);
+        Ok(Job { card, replica, train, test, plan })
+    }
+
+    /// Proves on the first samples that every parameter receives a gradient.
+    ///
+    /// # Errors
+    /// Naming the parameters that do not.
+    pub fn probe(&self, group: &mut Group) -> Result<()> {
+        if !self.card.train.probe {
+            return Ok(());
+        }
+        let probed = probe(&self.replica.params, || self.replica.probe_loss(self.train.as_ref()));
+        group.together(probed)
+    }
+
+    /// Takes over the parameters of a model file.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of another model.
+    pub fn load_model(&mut self, path: &Path, group: &mut Group) -> Result<()> {
+        let read = || {
+            let tensors = model_file::load(path)?;
+            model_file::check_fits(path, &tensors, &self.replica.shapes())?;
+            Ok(tensors)
+        };
+        let tensors = group.together(read())?;
+        self.replica.restore(&tensors)?;
+        group.require_equal("the model file", &self.replica.params.hash()?)
+    }
+}
+
+/// Gives every rank the parameters of rank 0. They are equal by construction; this makes it so even
+/// where a library or a machine breaks that promise.
+fn broadcast(replica: &mut Replica, group: &mut Group) -> Result<()> {
+    for param in &replica.params {
+        let mut values = param.to_vec()?;
+        group.broadcast(&mut values, 0)?;
+        param.update(|theta| theta.copy_from_slice(&values))?;
+    }
+    Ok(())
+}
+
+/// Identifies this program: its version and the hash of its file.
+fn build_id() -> String {
+    let hash = std::env::current_exe()
+        .map_err(|e| Error::Internal(e.to_string()))
+        .and_then(|path| std::fs::read(&path).map_err(|e| Error::reading(&path, &e)))
+        .map_or_else(|e| e.to_string(), |bytes| blake3::hash(&bytes).to_hex()[..16].to_owned());
+    format!("annulus {} (program file {hash})", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,200 @@
+//! Layers, models and optimizers compute what PyTorch computes.
+//!
+//! The expected numbers are in `tests/golden/`, written by `scripts/golden/make_golden.py`. Differences
+//! are measured against the largest element of a tensor: 1e-5 for layers, 1e-6 for optimizers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use annulus::config::{self, Init, ModelKind, OptimizerKind};
+use annulus::model::{self, Model, Pass};
+use annulus::nn::{ParamBuilder, ParamSet, cross_entropy};
+use annulus::optim::{self, Optimizer};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use std::path::Path;
+
+/// One file of golden numbers.
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        Golden(std::fs::read(folder.join(name).with_extension("safetensors")).unwrap())
+    }
+
+    fn bytes(&self, name: &str) -> (Vec<u8>, Vec<usize>) {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let view = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        (view.data().to_vec(), view.shape().to_vec())
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let (bytes, _) = self.bytes(name);
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn card(&self) -> config::Optimizer {
+        let (_, metadata) = SafeTensors::read_metadata(&self.0).unwrap();
+        serde_json::from_str(&metadata.metadata().as_ref().unwrap()["card"]).unwrap()
+    }
+}
+
+fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0f32, |a, v| a.max(v.abs()));
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        let error = (g - e).abs() / largest;
+        assert!(error <= tolerance, "{what}[{i}]: {g}, PyTorch {e}, relative error {error:.1e}");
+    }
+}
+
+fn follow_the_trajectory(name: &str) {
+    let golden = Golden::read(&format!("optimizer_{name}"));
+    let card = golden.card();
+    let mut values = [golden.floats("p0.start"), golden.floats("p1.start")];
+    let lens = values.each_ref().map(Vec::len);
+    let mut rule = optim::build(&card, &lens).unwrap();
+    for step in 0..10 {
+        if step == 5 {
+            // A run that is stopped and continued goes the same way.
+            let state = rule.state();
+            rule = optim::build(&card, &lens).unwrap();
+            rule.load_state(state).unwrap();
+        }
+        rule.begin_step(card.lr * (1.0 - 0.05 * f64::from(step)));
+        for (i, values) in values.iter_mut().enumerate() {
+            let grad = golden.floats(&format!("p{i}.grad.{step}"));
+            // Clipping by a power of two, undone exactly in the gradient, changes nothing.
+            let doubled: Vec<f32> = grad.iter().map(|g| 2.0 * g).collect();
+            rule.update(i, values, &doubled, 0.5);
+            let expected = golden.floats(&format!("p{i}.value.{step}"));
+            assert_close(&format!("{name} p{i} step {step}"), values, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn sgd_follows_pytorch_for_ten_steps() {
+    for name in ["sgd", "sgd_decay", "sgd_momentum", "sgd_nesterov"] {
+        follow_the_trajectory(name);
+    }
+}
+
+#[test]
+fn adam_follows_pytorch_for_ten_steps() {
+    for name in ["adam", "adam_decay"] {
+        follow_the_trajectory(name);
+    }
+}
+
+#[test]
+fn adamw_follows_pytorch_for_ten_steps() {
+    for name in ["adamw", "adamw_betas"] {
+        follow_the_trajectory(name);
+    }
+}
+
+/// A model at the golden initial parameters, with its optimizer.
+struct Training {
+    golden: Golden,
+    set: ParamSet,
+    model: Box<dyn Model>,
+    rule: Box<dyn Optimizer>,
+    lr: f64,
+}
+
+impl Training {
+    fn start(name: &str, kind: ModelKind, hidden: &[usize]) -> Training {
+        let golden = Golden::read(name);
+        let side = golden.bytes("images").1[2];
+        let card = config::Model { kind, hidden: hidden.to_vec(), dropout: 0.0, init: Init::He };
+        let params = ParamBuilder::new(1, &Device::Cpu);
+        let model = model::build(&card, &[1, side, side], 10, &params).unwrap();
+        let set = params.finish(1 << 16, 1 << 20).unwrap();
+        for param in &set {
+            let start = golden.floats(&format!("start.{}", param.name()));
+            param.update(|values| values.copy_from_slice(&start)).unwrap();
+        }
+        let card = golden.card();
+        assert_eq!(card.kind, OptimizerKind::Sgd);
+        let lens: Vec<usize> = set.iter().map(|p| p.tensor().elem_count()).collect();
+        let rule = optim::build(&card, &lens).unwrap();
+        Training { golden, set, model, rule, lr: card.lr }
+    }
+
+    /// Forward and backward pass of the mean loss of batch `step`, cut into `parts` micro-batches.
+    fn pass(&self, step: usize, parts: usize) -> f32 {
+        let (pixels, shape) = self.golden.bytes("images");
+        let (labels, _) = self.golden.bytes("labels");
+        let (batch, len) = (shape[0] / 10, shape[2] * shape[3]);
+        let mut total = 0.0;
+        self.set.grads().begin_step();
+        for part in 0..parts {
+            let rows =
+                step * batch + part * batch / parts..step * batch + (part + 1) * batch / parts;
+            let pixels = &pixels[rows.start * len..rows.end * len];
+            let x: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
+            let x = Tensor::from_vec(x, (rows.len(), 1, shape[2], shape[3]), &Device::Cpu).unwrap();
+            let samples: Vec<u64> = rows.clone().map(|i| i as u64).collect();
+            let labels: Vec<u32> = labels[rows].iter().map(|&l| u32::from(l)).collect();
+            let pass = Pass { train: true, seed: 1, epoch: 0, samples: &samples };
+            let losses = cross_entropy(&self.model.forward(&x, &pass).unwrap(), &labels).unwrap();
+            let loss = (losses.sum_all().unwrap() / batch as f64).unwrap();
+            loss.backward().unwrap();
+            total += loss.to_scalar::<f32>().unwrap();
+        }
+        total
+    }
+
+    fn gradients_equal_pytorchs(&self, parts: usize) {
+        self.pass(0, parts);
+        for (i, param) in self.set.iter().enumerate() {
+            let name = format!("grad.{}", param.name());
+            let expected = self.golden.floats(&name);
+            self.set.grads().read(i, |got| assert_close(&name, got, &expected, 1e-5));
+        }
+    }
+
+    fn ten_steps_equal_pytorchs(&mut self) {
+        let mut losses = Vec::new();
+        for step in 0..10 {
+            losses.push(self.pass(step, 1));
+            self.rule.begin_step(self.lr);
+            for (i, param) in self.set.iter().enumerate() {
+                self.set.grads().read(i, |grad| {
+                    param.update(|theta| self.rule.update(i, theta, grad, 1.0)).unwrap();
+                });
+            }
+        }
+        assert_close("losses", &losses, &self.golden.floats("losses"), 1e-5);
+        for param in &self.set {
+            let name = format!("end.{}", param.name());
+            assert_close(&name, &param.to_vec().unwrap(), &self.golden.floats(&name), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn lenet5_has_pytorchs_gradients_whole_and_in_micro_batches() {
+    let training = Training::start("lenet5", ModelKind::LeNet5, &[]);
+    for parts in [1, 2, 3, 8] {
+        training.gradients_equal_pytorchs(parts);
+    }
+}
+
+#[test]
+fn lenet5_has_pytorchs_losses_and_parameters_over_ten_steps() {
+    Training::start("lenet5", ModelKind::LeNet5, &[]).ten_steps_equal_pytorchs();
+}
+
+#[test]
+fn the_mlp_has_pytorchs_gradients_whole_and_in_micro_batches() {
+    let training = Training::start("mlp", ModelKind::Mlp, &[24, 16]);
+    for parts in [1, 2, 3, 8] {
+        training.gradients_equal_pytorchs(parts);
+    }
+}
+
+#[test]
+fn the_mlp_has_pytorchs_losses_and_parameters_over_ten_steps() {
+    Training::start("mlp", ModelKind::Mlp, &[24, 16]).ten_steps_equal_pytorchs();
+}
