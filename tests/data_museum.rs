@@ -247,7 +247,7 @@ fn no_mutation_of_a_sound_file_makes_the_reader_panic() {
         for _ in 0..1 + rng.next_u32() % 3 {
             let at = rng.next_u32() as usize % bytes.len();
             // Half of the changes hit the header, where they matter most.
-            let at = if rng.next_u32() % 2 == 0 { at } else { at % 16 };
+            let at = if rng.next_u32().is_multiple_of(2) { at } else { at % 16 };
             match rng.next_u32() % 5 {
                 0 => bytes[at] ^= 1 << (rng.next_u32() % 8),
                 1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][rng.next_u32() as usize % 5],
