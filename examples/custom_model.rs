@@ -42,7 +42,8 @@ fn batch(samples: &[u64]) -> candle_core::Result<(Tensor, Tensor)> {
     let inside = |[x, y]: &[f32; 2]| u32::from(x * x + y * y < 0.5);
     let classes: Vec<u32> = points.iter().map(inside).collect();
     let n = samples.len();
-    Ok((Tensor::new(points, &Device::Cpu)?, Tensor::from_vec(classes, n, &Device::Cpu)?))
+    let points = Tensor::from_vec(points.concat(), (n, 2), &Device::Cpu)?;
+    Ok((points, Tensor::from_vec(classes, n, &Device::Cpu)?))
 }
 
 fn main() -> Result<()> {

@@ -1,5 +1,6 @@
 //! The floors hold: a file uses its own folder and lower floors, never a higher floor or a
 //! neighbour. So each part can be read, tested and replaced with only what lies below it in mind.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

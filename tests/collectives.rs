@@ -1,4 +1,5 @@
 //! The collectives are exact over real MPI, and what does not fit together is refused at the start.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

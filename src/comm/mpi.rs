@@ -155,12 +155,12 @@ impl MpiPeer {
     /// One fruitless turn of a waiting loop: give way, answer roll calls, mind the deadline.
     fn idle(&mut self, wait: &mut Wait, whom: usize) -> Result<()> {
         wait.spins += 1;
-        if wait.spins % SPINS != 0 && !self.shared_cores {
+        if !wait.spins.is_multiple_of(SPINS) && !self.shared_cores {
             std::hint::spin_loop();
             return Ok(());
         }
         std::thread::yield_now();
-        if wait.spins % SPINS != 0 {
+        if !wait.spins.is_multiple_of(SPINS) {
             return Ok(());
         }
         self.answer_roll_calls()?;

@@ -101,7 +101,7 @@ fn evaluate_if_due(job: &Job, step: u64, group: &mut Group) -> Result<Option<Tal
     let Some(test) = &job.test else { return Ok(None) };
     let epochs_done = job.plan.epoch_of(step) + 1;
     let last = step + 1 == job.plan.total_steps;
-    if !last && epochs_done % job.card.train.eval_every_epochs != 0 {
+    if !last && !epochs_done.is_multiple_of(job.card.train.eval_every_epochs) {
         return Ok(None);
     }
     evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group).map(Some)

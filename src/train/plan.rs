@@ -54,7 +54,7 @@ impl Plan {
     /// Whether an epoch, or the run, ends with step `step` (from 0).
     #[must_use]
     pub fn ends_epoch(&self, step: u64) -> bool {
-        (step + 1) % self.steps_per_epoch == 0 || step + 1 == self.total_steps
+        (step + 1).is_multiple_of(self.steps_per_epoch) || step + 1 == self.total_steps
     }
 }
 

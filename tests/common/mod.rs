@@ -1,5 +1,5 @@
 //! Starts real jobs under real launchers, each in a folder of its own.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
