@@ -58,7 +58,7 @@ fn a_wrong_command_line() {
     refused(&["trian", "x"], 64, &["unrecognized subcommand"]);
     let quick = card("lenet-mnist-quick.json");
     refused(&["train", &quick, "--device", "gpu"], 64, &["expected cpu, cuda, or cuda:N"]);
-    refused_card(&quick, &["train.epochs"], 64, &["train.epochs"]);
+    refused_card(&quick, &["train.epochs"], 64, &["there is no `=`"]);
 }
 
 #[test]

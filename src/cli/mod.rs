@@ -7,8 +7,7 @@ mod eval;
 mod train;
 
 use crate::collective::Group;
-use crate::comm;
-use crate::error::Result;
+use crate::comm::{self, launcher};
 use args::{Args, Command};
 use std::process::ExitCode;
 
@@ -18,10 +17,10 @@ const STACK: usize = 64 << 20;
 /// The whole program.
 #[must_use]
 pub fn run() -> ExitCode {
-    let args = match args::parse() {
-        Ok(args) => args,
-        Err(code) => return ExitCode::from(code),
-    };
+    let args = args::parse();
+    if let (Err(code), None) = (&args, launcher::from_env()) {
+        return ExitCode::from(*code);
+    }
     ending::install_panic_hook();
     // All of MPI happens on this one thread (MPI_THREAD_FUNNELED).
     let worker = std::thread::Builder::new().stack_size(STACK).spawn(move || work(&args));
@@ -36,11 +35,16 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Meets the other ranks, does what the command says, and leaves with them.
-fn work(args: &Args) -> u8 {
+/// Meets the other ranks, does what the command says, and leaves with them. A command line that was
+/// refused (its exit code) also ends here: launchers take two seconds over ranks that just exit.
+fn work(args: &Result<Args, u8>) -> u8 {
     let mut group = match comm::connect().and_then(Group::meet) {
         Ok(group) => group,
         Err(error) => ending::abort_before_meeting(&error),
+    };
+    let args = match args {
+        Ok(args) => args,
+        Err(code) => return ending::leave_with(*code, group),
     };
     match dispatch(&args.command, &mut group) {
         Ok(()) => {
@@ -51,7 +55,7 @@ fn work(args: &Args) -> u8 {
     }
 }
 
-fn dispatch(command: &Command, group: &mut Group) -> Result<()> {
+fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
     match command {
         Command::Train(args) => train::run(args, group),
         Command::Eval(args) => eval::run(args, group),
