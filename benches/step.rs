@@ -101,6 +101,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
+    annulus::util::malloc::keep_freed_memory();
     let (mut ours, mut stock) = (ours(), stock());
     let (mut a, mut b) = (Vec::new(), Vec::new());
     println!("LeNet-5, batch {BATCH}, AdamW, samples/s: annulus, stock Candle");

@@ -8,6 +8,7 @@ mod train;
 
 use crate::collective::Group;
 use crate::comm::{self, launcher};
+use crate::util::malloc;
 use args::{Args, Command};
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ const STACK: usize = 64 << 20;
 /// The whole program.
 #[must_use]
 pub fn run() -> ExitCode {
+    malloc::keep_freed_memory();
     let args = args::parse();
     if let (Err(code), None) = (&args, launcher::from_env()) {
         return ExitCode::from(*code);

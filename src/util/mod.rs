@@ -3,5 +3,6 @@
 pub mod aligned;
 pub mod files;
 pub mod human;
+pub mod malloc;
 pub mod rng;
 pub mod whereabouts;
