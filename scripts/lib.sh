@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts: installs what is missing on Debian and Ubuntu. To be sourced.
 
 # Says what a script is doing now.
@@ -29,6 +30,7 @@ need_packages() {
 
 # Makes sure that a Rust toolchain new enough for Cargo.toml is there.
 need_rust() {
+  # shellcheck disable=SC1091
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   local wanted have
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -42,5 +44,6 @@ need_rust() {
   need_packages curl ca-certificates
   say "installing Rust with rustup"
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile default
+  # shellcheck disable=SC1091
   . "$HOME/.cargo/env"
 }
