@@ -20,7 +20,7 @@ say "lints"
 cargo clippy --release --locked --all-targets -- -D warnings
 
 say "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --quiet
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --release --locked --no-deps --document-private-items --quiet
 
 say "building for Open MPI"
 cargo build --release --locked --examples --bins

@@ -3,7 +3,8 @@
 //! The safe calls of the `mpi` crate drop MPI's return codes and block for ever when a rank stops, and
 //! its request scopes cannot keep several segments of one buffer in flight. So this file speaks to
 //! the C interface: every return code is checked, every wait is `MPI_Test` against a deadline, and a
-//! waiting rank answers roll calls ([`super::roll_call`]) so that the silent one can be named. The C calls themselves are in `raw`.
+//! waiting rank answers roll calls ([`super::roll_call`]) so that the silent one can be named. The C
+//! calls themselves are in [`raw`].
 //!
 //! One thread, the one that called [`MpiPeer::init`], talks to MPI (`MPI_THREAD_FUNNELED`).
 

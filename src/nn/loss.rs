@@ -8,7 +8,7 @@ use super::host::{Host, values};
 use crate::error::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 
-/// −log softmax(logits)[label] for each row of `logits` (batch, classes), `f32`: shape (batch).
+/// `−log softmax(logits)[label]` for each row of `logits` (batch, classes), `f32`: shape (batch).
 ///
 /// # Errors
 /// When shapes or types differ from these, or a label is not below the number of classes.

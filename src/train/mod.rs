@@ -8,6 +8,7 @@ pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
+mod heading;
 mod plan;
 mod replica;
 mod reporter;
@@ -58,7 +59,7 @@ pub fn run(card: Card, device: Device, out: &Path, group: &mut Group) -> Result<
 pub fn dry_run(card: Card, device: Device, group: &mut Group) -> Result<()> {
     let job = Job::prepare(card, device, group)?;
     job.probe(group)?;
-    reporter::describe(&job, group);
+    heading::describe(&job, group);
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! Turns what the loop sees into lines, files and a progress bar. Active on rank 0 only.
 
+use super::heading::heading;
 use super::setup::Job;
 use super::step::StepReport;
 use super::tally::Tally;
 use crate::collective::Group;
-use crate::config::Card;
 use crate::error::{Error, Result};
 use crate::report::console::{Console, Progress};
 use crate::report::metrics::Record;
@@ -277,112 +277,4 @@ impl Recent {
 /// `98.87 % (9887/10000)`.
 pub fn percent(tally: &Tally) -> String {
     format!("{:.2} % ({}/{})", 100.0 * tally.accuracy(), tally.correct, tally.count)
-}
-
-/// The facts of the job, as printed before the first step and by `--dry-run`.
-pub fn heading(console: &Console, job: &Job, group: &Group) {
-    let (card, plan) = (&job.card, job.plan);
-    let about = if card.about.is_empty() { "training" } else { &card.about };
-    console.line(&format!("annulus {}: {about}", env!("CARGO_PKG_VERSION")));
-    console.fact("ranks", &ranks(group));
-    let grads = job.replica.params.grads();
-    console.fact(
-        "model",
-        &format!(
-            "{:?}, {} parameters, {} of gradients in {} bucket{}",
-            card.model.kind,
-            human::count(job.replica.params.count() as u64),
-            human::bytes(grads.bytes() as u64),
-            grads.bucket_count(),
-            plural(grads.bucket_count()),
-        ),
-    );
-    let shape: Vec<String> = job.train.sample_shape().iter().map(ToString::to_string).collect();
-    let test = job.test.as_ref().map_or(0, |t| t.len() as u64);
-    console.fact(
-        "data",
-        &format!(
-            "{} training and {} test samples of {}, {} classes",
-            human::count(job.train.len() as u64),
-            human::count(test),
-            shape.join("×"),
-            card.data.classes
-        ),
-    );
-    console.fact("batch", &batch(card, group, plan));
-    console.fact("optimizer", &optimizer(card));
-}
-
-/// What `--dry-run` prints: the heading, the layers, memory and bytes on the wire.
-pub fn describe(job: &Job, group: &Group) {
-    let console = Console::new(group.rank() == 0);
-    heading(&console, job, group);
-    for (i, layer) in job.replica.model.describe().iter().enumerate() {
-        console.fact(if i == 0 { "layers" } else { "" }, layer);
-    }
-    let gradients = job.replica.params.grads().bytes() as u64;
-    let parameters = 4 * job.replica.params.count() as u64;
-    let moments = job.replica.state_bytes();
-    let samples = (job.train.len() + job.test.as_ref().map_or(0, |t| t.len())) as u64
-        * job.train.sample_shape().iter().product::<usize>() as u64;
-    console.fact(
-        "memory",
-        &format!(
-            "per rank: parameters {}, gradients {}, optimizer {}, data {}",
-            human::bytes(parameters),
-            human::bytes(gradients),
-            human::bytes(moments),
-            human::bytes(samples)
-        ),
-    );
-    let n = group.size() as u64;
-    console.fact(
-        "wire",
-        &format!(
-            "{} sent and received by each rank per step, {} in the whole run",
-            human::bytes(2 * (n - 1) * gradients / n),
-            human::bytes(2 * (n - 1) * gradients / n * job.plan.total_steps)
-        ),
-    );
-    console.line("dry run: nothing was trained");
-}
-
-fn ranks(group: &Group) -> String {
-    let mut hosts = group.hosts().to_vec();
-    hosts.sort_unstable();
-    hosts.dedup();
-    let (n, h) = (group.size(), hosts.len());
-    format!("{n} rank{} on {h} host{} ({})", plural(n), plural(h), hosts.join(", "))
-}
-
-fn batch(card: &Card, group: &Group, plan: super::Plan) -> String {
-    let (global, n) = (card.train.global_batch, group.size());
-    let each = if global.is_multiple_of(n) {
-        format!("{} per rank", global / n)
-    } else {
-        format!("{}–{} per rank", global / n, global / n + 1)
-    };
-    let micro = match card.train.accumulate {
-        1 => String::new(),
-        k => format!(" in {k} micro-batches"),
-    };
-    format!(
-        "{global} samples, {each}{micro}; {} steps an epoch, {} in all",
-        human::count(plan.steps_per_epoch),
-        human::count(plan.total_steps)
-    )
-}
-
-fn optimizer(card: &Card) -> String {
-    let (o, s) = (&card.optimizer, &card.schedule);
-    let mut text = format!("{:?}, lr {}", o.kind, o.lr).to_lowercase();
-    text += &format!(", {:?} schedule", s.kind).to_lowercase();
-    if s.warmup_steps > 0 {
-        text += &format!(" after {} warm-up steps", s.warmup_steps);
-    }
-    text
-}
-
-fn plural(n: usize) -> &'static str {
-    if n == 1 { "" } else { "s" }
 }

@@ -55,7 +55,7 @@ pub fn duplicate(comm: Comm) -> Result<Comm> {
     Ok(copy)
 }
 
-/// Starts a send. The caller keeps `bytes` alive and unchanged until [`test`] says that it is done,
+/// Starts a send. The caller keeps `bytes` alive and unchanged until [`test()`] says that it is done,
 /// or, after an error, calls MPI no more.
 pub fn send(comm: Comm, to: usize, tag: c_int, bytes: &[u8]) -> Result<Request> {
     let mut request = no_request();
