@@ -113,9 +113,9 @@ impl Group {
     }
 
     /// Sets deadline, segment size and whether MPI's own all-reduce is used instead of the ring.
-    /// Equal on all ranks.
+    /// Equal on all ranks. A segment holds whole elements of every type: it is rounded up to 8 bytes.
     pub fn configure(&mut self, deadline: Duration, segment: usize, native: bool) {
-        self.peer.configure(deadline, segment);
+        self.peer.configure(deadline, segment.max(1).next_multiple_of(8));
         self.native = native;
     }
 

@@ -104,6 +104,7 @@ fn gather(group: &mut Group) -> Result<()> {
 mod tests {
     use super::*;
     use crate::comm::threads;
+    use proptest::prelude::*;
     use std::time::Duration;
 
     #[test]
@@ -118,6 +119,31 @@ mod tests {
                     });
                 }
             });
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn a_ring_of_any_size_reduces_any_length_in_segments_of_any_size(
+            size in 1usize..=16, len in 0usize..400, segment in 1usize..300,
+        ) {
+            let right: Vec<bool> = std::thread::scope(|scope| {
+                let ranks: Vec<_> = threads::world(size)
+                    .into_iter()
+                    .map(|peer| {
+                        scope.spawn(move || {
+                            let mut group = Group::meet(Box::new(peer)).unwrap();
+                            group.configure(Duration::from_secs(20), segment, false);
+                            let sum = all_reduce::<f64>(&mut group, len, Op::Sum, |v| v as f64);
+                            sum.and(all_reduce::<u64>(&mut group, len, Op::Max, |v| v)).is_ok()
+                        })
+                    })
+                    .collect();
+                ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+            });
+            prop_assert!(right.iter().all(|&ok| ok));
         }
     }
 
