@@ -25,7 +25,7 @@ pub fn run(group: &mut Group) -> Result<()> {
         say(&format!("annulus {} doctor", env!("CARGO_PKG_VERSION")));
     }
     fact("launcher", launcher::from_env().map_or("none: one rank", |l| l.name));
-    fact("mpi", &comm::mpi::library_version());
+    fact("mpi", &comm::library_version());
     let hosts = group.hosts().to_vec();
     fact("ranks", &format!("{} on {}", group.size(), hosts.join(", ")));
     let (local, cores) = (group.local_ranks(), group.local_cores());

@@ -5,9 +5,11 @@
 //! any rank count without a launcher. [`launcher`] reads what `mpirun` or `srun` promised.
 
 pub mod launcher;
-pub mod mpi;
+mod mpi;
 mod roll_call;
 pub mod threads;
+
+pub use mpi::library_version;
 
 use crate::error::{Error, Result};
 use std::time::Duration;
@@ -122,7 +124,7 @@ pub fn connect() -> Result<Box<dyn Peer>> {
         launch.name,
         launch.size,
         peer.size(),
-        mpi::library_version(),
+        library_version(),
     )))
 }
 
