@@ -2,7 +2,7 @@
 # Installs what is missing and runs everything that must pass.
 #
 #   scripts/test.sh          format, lints, unit tests, multi-rank tests under Open MPI and MPICH, docs
-#   scripts/test.sh --all    also what takes long: the Python comparisons, the CUDA compile
+#   scripts/test.sh --all    also what takes long (scripts/extra): PyTorch, a real Slurm, the CUDA compile
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -14,7 +14,7 @@ need_rust
 
 say "format"
 cargo fmt --check
-shellcheck -x scripts/*.sh scripts/*/*.sh scripts/slurm/*.sbatch
+shellcheck -x -S warning scripts/*.sh scripts/*/*.sh scripts/slurm/*.sbatch
 
 say "lints"
 cargo clippy --release --locked --all-targets -- -D warnings
