@@ -7,6 +7,7 @@
 
 mod block;
 mod conv;
+mod direct;
 mod dropout;
 mod gemm;
 mod grads;
@@ -20,6 +21,8 @@ mod pool;
 mod probe;
 mod ready;
 mod relu;
+mod simd;
+mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
