@@ -141,6 +141,8 @@ def train(args, job, launched):
             loss.backward()
             optimizer.step()
             first = first or time.time() - launched
+            if args.first_step:
+                break
         job.barrier()  # an epoch ends when the slowest rank ends
         epochs.append(time.time() - start)
     return epochs, first, float(sum(p.detach().abs().double().sum() for p in model.parameters()))
@@ -155,6 +157,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=4, help="the first one is the warm-up")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bytes", action="store_true", help="keep the data as bytes: less memory")
+    parser.add_argument("--first-step", action="store_true", help="stop each epoch after one step")
     parser.add_argument("--horovod", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
