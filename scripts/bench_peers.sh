@@ -41,7 +41,12 @@ install() {
   shift
   mkdir -p "$work/log"
   rm -f "$work/failed-$name"
-  if ! (set -e; "$@") >"$log" 2>&1; then
+  # In the background, since bash ignores -e in a command whose failure is asked for.
+  (
+    set -e
+    "$@"
+  ) >"$log" 2>&1 &
+  if ! wait $!; then
     echo "see $log: $(tail -n 1 "$log" | cut -c 1-120)" >"$work/failed-$name"
     echo "bench_peers: $name could not be installed, see $log" >&2
   fi
