@@ -2,8 +2,9 @@
 
 scripts/bench_peers.sh prepares what this needs and calls it. Every round runs our side and the peer's
 directly one after the other, in the order A B, B A, A B, …, with the distance of the two cores probed
-before, between and after; other processes' CPU time is watched, and a round with much of it is marked. All comparisons take
-their first round before any takes its second, so that slow changes of the machine spread over all.
+before, between and after; other processes' CPU time is watched, and a round with much of it is marked.
+All comparisons take their first round before any takes its second, so that slow changes of the machine
+spread over all.
 
 The JSON has `machine` and `comparisons`; each of these `name`, `unit`, `rounds` (`order`, `ours` and
 `peer` by label, `core_to_core_ns`, `foreign_share`, `disturbed`, `failed`), `summary` by label, or
@@ -103,10 +104,15 @@ def tell(entry):
 
 
 def machine():
+    """What ratios depend on: libraries choose their code by the vector instructions."""
     with open("/proc/cpuinfo") as info:
-        models = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
-    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count(),
-            "system": platform.platform()}
+        lines = [line.split(":", 1) for line in info if ":" in line]
+    said = {key.strip(): value.strip() for key, value in lines}
+    flags = said.get("flags", "").split()
+    vectors = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if flag in flags]
+    cpu = said.get("model name") or platform.processor()
+    family = f"family {said.get('cpu family', '?')} model {said.get('model', '?')}"
+    return {"cpu": f"{cpu}, {family}", "vectors": vectors, "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def main():
@@ -137,6 +143,8 @@ def main():
             tell(entry)
             text = json.dumps({"machine": machine(), "comparisons": entries}, indent=1, ensure_ascii=False)
             file.write_text(text + "\n")
+    here = machine()
+    print(f"{here['cpu']}, {here['cores']} cores, {' '.join(here['vectors'])}\n")
     print("\n".join(report.table(entries)))
     print(f"\nall figures: {file}")
 
