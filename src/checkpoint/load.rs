@@ -102,15 +102,13 @@ fn read_small(path: &Path, file: Option<&FileEntry>, cap: u64) -> Result<Vec<u8>
 fn open(path: &Path, expected: Option<u64>) -> Result<(File, u64)> {
     // A link may lead anywhere; a pipe would block when it is opened.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-        .map_err(|e| match e.kind() {
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(
+        |e| match e.kind() {
             io::ErrorKind::NotFound => "it is missing".to_owned(),
             _ if path.is_symlink() => "it is a symbolic link, not a plain file".to_owned(),
             _ => format!("cannot be opened: {e}"),
-        })?;
+        },
+    )?;
     let found = file.metadata().map_err(|e| format!("cannot be read: {e}"))?;
     if !found.is_file() {
         return Err("it is not a plain file".to_owned());

@@ -111,7 +111,8 @@ impl Manifest {
     /// Whether a manifest of these files would be accepted.
     pub(super) fn check_as_if_of(mut self, names: impl Iterator<Item = String>) -> Result<()> {
         let blake3 = "0".repeat(64);
-        self.files = names.map(|name| FileEntry { name, bytes: 0, blake3: blake3.clone() }).collect();
+        self.files =
+            names.map(|name| FileEntry { name, bytes: 0, blake3: blake3.clone() }).collect();
         self.check()
     }
 
@@ -120,7 +121,10 @@ impl Manifest {
             return Err(format!("{} files; {MAX_FILES} is the limit", self.files.len()));
         }
         if !(1..=MAX_WORLD).contains(&self.world_size) {
-            return Err(format!("world_size is {}; 1 to {MAX_WORLD} are possible", self.world_size));
+            return Err(format!(
+                "world_size is {}; 1 to {MAX_WORLD} are possible",
+                self.world_size
+            ));
         }
         if self.score.is_some_and(|s| s.0.is_nan()) {
             return Err("score is not a number".to_owned());

@@ -65,9 +65,8 @@ pub fn unpack(
     check_fits(&path.join("optimizer.safetensors"), &tensors, &needed)?;
     let mut by_name: BTreeMap<String, Vec<f32>> =
         tensors.into_iter().map(|t| (t.name, t.values)).collect();
-    let mut take = |name: String| {
-        by_name.remove(&name).ok_or_else(|| bad(format!("{name} is needed twice")))
-    };
+    let mut take =
+        |name: String| by_name.remove(&name).ok_or_else(|| bad(format!("{name} is needed twice")));
     let moments = about
         .moments
         .into_iter()

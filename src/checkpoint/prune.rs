@@ -68,6 +68,8 @@ impl Store {
     fn remove(&self, step: u64) -> io::Result<()> {
         let aside = self.dir.join(names::temporary(&format!("old-{}", names::folder(step))));
         self.disk.rename(&self.dir.join(names::folder(step)), &aside)?;
+        // Else a power cut could undo the renaming alone and bring back a folder without its files.
+        self.disk.sync_dir(&self.dir)?;
         remove_tree(&*self.disk, &aside)
     }
 }
@@ -127,8 +129,7 @@ pub fn sweep(dir: &Path, alone: bool) -> Swept {
             continue;
         }
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let gone =
-            if is_dir { remove_tree(&Real, &path) } else { Real.remove_file(&path) };
+        let gone = if is_dir { remove_tree(&Real, &path) } else { Real.remove_file(&path) };
         match gone {
             Ok(()) => swept.removed.push(path),
             Err(e) => swept.warnings.push(format!("cannot remove {}: {e}", path.display())),

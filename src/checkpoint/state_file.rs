@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn what_can_be_written_can_be_read_and_the_rest_is_refused_when_written() {
-        let state = json!({"loss": 0.1, "seed": u64::MAX, "delta": i64::MIN, "note": "a\n\u{1F600}"});
+        let state =
+            json!({"loss": 0.1, "seed": u64::MAX, "delta": i64::MIN, "note": "a\n\u{1F600}"});
         let bytes = of(state.clone()).to_bytes().unwrap();
         let back = State::parse(&bytes).unwrap();
         assert_eq!((back.step, back.position, back.state), (3, 64, state));

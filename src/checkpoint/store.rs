@@ -103,7 +103,10 @@ impl Store {
     pub fn save(&self, snapshot: &Snapshot) -> Result<Saved> {
         let began = Instant::now();
         let parts = lay_out(snapshot).map_err(|why| {
-            Error::Internal(format!("the snapshot of step {} cannot be saved: {why}", snapshot.step))
+            Error::Internal(format!(
+                "the snapshot of step {} cannot be saved: {why}",
+                snapshot.step
+            ))
         })?;
         let bytes = parts.iter().flat_map(|p| &p.pieces).map(|p| p.len() as u64).sum();
         self.check_room(snapshot.step, bytes)?;
