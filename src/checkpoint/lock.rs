@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name of the file in the run folder.
 const NAME: &str = "lock";
@@ -101,7 +101,7 @@ impl Drop for RunLock {
 /// The file alone decides: refuses when its process is alive on this host, warns otherwise.
 fn without_lock(
     run_folder: &Path,
-    path: &PathBuf,
+    path: &Path,
     holder: Option<Holder>,
     locked: std::result::Result<(), Errno>,
 ) -> Result<String> {
