@@ -1,12 +1,15 @@
 //! A process killed, a machine without power, a disk that is full or fails, at every operation.
 
 use crate::disks::{Fault, Faulty};
-use crate::fixture::{copy, folder, names, newest, saved, snapshot};
-use annulus::checkpoint::{Keep, Store, sweep};
+use crate::fixture::{Numbers, assert_same, copy, folder, names, newest, saved, snapshot};
+use annulus::checkpoint::{Keep, Resume, RunLock, Store, find, sweep};
 use annulus::error::Result;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 const KEEP: Keep = Keep { last: 2, best: false };
@@ -200,4 +203,57 @@ impl Base {
         let dir = self.copy();
         (self, dir)
     }
+}
+
+/// Not a test of its own: the process that is killed in the one below.
+#[test]
+#[ignore = "saves until it is killed"]
+fn saver() {
+    let run = PathBuf::from(std::env::var_os("SAVER_FOLDER").expect("the run folder"));
+    let lock = RunLock::acquire(&run).unwrap();
+    let dir = run.join("checkpoints");
+    assert!(sweep(&dir, lock.is_exclusive()).warnings.is_empty());
+    let found = find(&dir, &Resume::Auto).unwrap();
+    let first = found.map_or(1, |found| found.snapshot.step + 1);
+    let store = Store::open(&dir, KEEP).unwrap();
+    println!("saving");
+    for step in first.. {
+        store.save(&snapshot(step)).unwrap();
+    }
+}
+
+#[test]
+fn a_hundred_kills_at_random_moments_cost_no_checkpoint_and_leave_nothing_behind() {
+    let run = tempdir().unwrap();
+    let dir = run.path().join("checkpoints");
+    let mut numbers = Numbers(3);
+    let mut reached = 0;
+    // From the first operation to the middle of the second checkpoint, however fast the disk is.
+    let began = Instant::now();
+    saved(&run.path().join("trial"), KEEP, &[1]);
+    let longest = 2 * began.elapsed().as_micros() as u64;
+    for kill in 0..100 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "crashes::saver", "--nocapture"])
+            .env("SAVER_FOLDER", run.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("saving")), "kill {kill}: it began");
+        std::thread::sleep(Duration::from_micros(numbers.below(longest)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if let Some(found) = find(&dir, &Resume::Auto).unwrap() {
+            assert!(found.refused.is_empty(), "kill {kill}: {:?}", found.refused);
+            assert!(found.snapshot.step >= reached, "kill {kill}: went back");
+            reached = found.snapshot.step;
+            assert_same(&found.snapshot, &snapshot(reached));
+        }
+        assert!(left_overs(&dir) <= 2, "kill {kill}: {:?}", names(&dir));
+    }
+    assert!(reached > 0, "no checkpoint was written between 100 kills");
+    assert!(sweep(&dir, true).warnings.is_empty());
+    assert_eq!(left_overs(&dir), 0);
+    println!("100 kills, {reached} checkpoints");
 }
