@@ -7,6 +7,7 @@
 
 mod block;
 mod conv;
+mod direct;
 mod dropout;
 mod gemm;
 mod grads;
@@ -19,6 +20,8 @@ mod params;
 mod pool;
 mod probe;
 mod relu;
+mod simd;
+mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
