@@ -45,7 +45,7 @@ pub(super) struct Backward<'a> {
 /// Runs [`Backward`].
 pub(super) fn backward(pass: Backward) {
     let run = pass.g.kernel * pass.g.channels;
-    simd::run(pass, run.next_power_of_two());
+    simd::run(pass, run);
 }
 
 /// A gradient, and where in the other factor its patch begins.
