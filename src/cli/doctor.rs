@@ -1,6 +1,6 @@
 //! `annulus doctor`: is this machine, with this launcher and this MPI, fit for training?
 
-use crate::collective::{Group, self_test};
+use crate::collective::{Algorithm, Group, Tuning, self_test};
 use crate::comm::{self, launcher};
 use crate::error::Result;
 use crate::report::console::say;
@@ -35,11 +35,22 @@ pub fn run(group: &mut Group) -> Result<()> {
     }
     let cuda = if candle_core::utils::cuda_is_available() { "built in" } else { "not built in" };
     fact("cuda", cuda);
-    group.configure(DEADLINE, SEGMENT, false);
-    let checks = self_test::run(group, SEGMENT)?;
-    fact("ring", &format!("{checks} checks of all-reduce, broadcast, gather, agree: exact"));
-    group.configure(DEADLINE, SEGMENT, true);
-    let native = self_test::run(group, SEGMENT)?;
-    fact("MPI's own", &format!("{native} checks with MPI_Iallreduce instead of the ring: exact"));
+    match group.shared_memory() {
+        Ok(()) => fact("memory", "the ranks of each host share memory"),
+        Err(why) => fact("memory", &format!("not shared, messages are used instead: {why}")),
+    }
+    if let Some(ns) = group.core_to_core_ns()? {
+        fact("", &format!("{ns:.0} ns for a cache line from rank 0 to the next"));
+    }
+    for (algorithm, name) in Algorithm::ALL {
+        let tuning =
+            Tuning { deadline: DEADLINE, segment: SEGMENT, algorithm, ..Tuning::default() };
+        if algorithm == Algorithm::Shared && group.shared_memory().is_err() {
+            continue;
+        }
+        group.configure(tuning)?;
+        let checks = self_test::run(group, SEGMENT)?;
+        fact(name, &format!("{checks} checks of all-reduce, broadcast, gather, agree: exact"));
+    }
     Ok(())
 }

@@ -1,24 +1,42 @@
 //! Collectives over [`Peer`]: what all ranks do together, in the same order.
 //!
-//! A [`Group`] numbers its collectives. Each begins with a 32-byte header that goes once round the
-//! ring, so that ranks which disagree on what comes next learn it at once, by name, instead of
-//! hanging or adding the wrong numbers. [`ring`] holds the all-reduce itself.
+//! A [`Group`] numbers its collectives. Each begins with a 32-byte header that is compared with the
+//! other ranks', so that ranks which disagree on what comes next learn it at once, by name, instead
+//! of hanging or adding the wrong numbers.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`reduce`] | the all-reduce: which way for which size |
+//! | [`ring`], [`doubling`], [`wire`] | ways over messages: for large data, small data, 16-bit floats |
+//! | [`node`], [`in_node`] | the ranks of a host in shared memory |
+//! | [`calls`], [`together`] | broadcast, barrier, gather; errors that all ranks share |
+//! | [`meeting`] | who is there, on which hosts, with which shared memory |
 
+mod calls;
 pub mod chunks;
+mod circle;
+mod doubling;
 mod element;
 mod header;
 mod identity;
-pub mod ring;
+mod in_node;
+mod latency;
+mod meeting;
+mod node;
+mod reduce;
+mod ring;
 pub mod self_test;
 mod together;
+mod wire;
 
+pub use crate::config::{Algorithm, Wire};
 pub use element::{Element, Op};
 
-use crate::comm::Peer;
+use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer};
 use crate::error::{Error, Result};
-use crate::util::whereabouts;
+use circle::Circle;
 use header::{Header, Kind};
-use identity::Identity;
+use node::Node;
 use std::time::Duration;
 
 /// All ranks of the job, as seen by one of them.
@@ -26,47 +44,48 @@ pub struct Group {
     peer: Box<dyn Peer>,
     hosts: Vec<String>,
     local_cores: usize,
+    /// All ranks, the ranks of a host side by side.
+    everyone: Circle,
+    /// The first rank of each host, where this is one of them.
+    leaders: Option<Circle>,
+    host_count: usize,
+    /// The ranks of this host in shared memory; none where it has one rank only.
+    node: Option<Node>,
+    /// Whether all hosts have their ranks in shared memory, or why not.
+    shared: std::result::Result<(), String>,
+    tuning: Tuning,
+    scratch: Vec<u16>,
     collectives: u64,
-    native: bool,
     sent: u64,
     skip_next: bool,
     failed_together: bool,
 }
 
-impl Group {
-    /// Meets the other ranks and learns their hosts. All ranks must call it first of all.
-    ///
-    /// # Errors
-    /// When a rank does not come within the deadline.
-    pub fn meet(peer: Box<dyn Peer>) -> Result<Group> {
-        whereabouts::identify(peer.rank(), peer.size());
-        let mut group = Group {
-            peer,
-            hosts: Vec::new(),
-            local_cores: 1,
-            collectives: 0,
-            native: false,
-            sent: 0,
-            skip_next: false,
-            failed_together: false,
-        };
-        let all = group.all_gather(&Identity::of_this_process().to_bytes())?;
-        let all: Vec<Identity> = all.iter().map(|bytes| Identity::from_bytes(bytes)).collect();
-        let name =
-            |(rank, id): (usize, &Identity)| format!("rank {rank} ({}, pid {})", id.host, id.pid);
-        let names = all.iter().enumerate().map(name).collect();
-        group.hosts = all.iter().map(|id| id.host.clone()).collect();
-        let here = &group.hosts[group.rank()];
-        let mut cores: Vec<u32> =
-            all.iter().filter(|id| id.host == *here).flat_map(|id| id.cores.clone()).collect();
-        cores.sort_unstable();
-        cores.dedup();
-        group.local_cores = cores.len();
-        let shared_cores = group.local_ranks() > group.local_cores;
-        group.peer.introduce(names, shared_cores);
-        Ok(group)
-    }
+/// How the ranks talk; equal on all of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tuning {
+    /// How long a rank waits for another before it gives up and names it.
+    pub deadline: Duration,
+    /// Messages are cut into segments of this many bytes.
+    pub segment: usize,
+    /// The way of an all-reduce.
+    pub algorithm: Algorithm,
+    /// What sums of `f32` look like between hosts.
+    pub wire: Wire,
+}
 
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            deadline: DEFAULT_DEADLINE,
+            segment: DEFAULT_SEGMENT,
+            algorithm: Algorithm::Auto,
+            wire: Wire::F32,
+        }
+    }
+}
+
+impl Group {
     /// This rank, 0..size.
     #[must_use]
     pub fn rank(&self) -> usize {
@@ -112,106 +131,35 @@ impl Group {
         self.sent
     }
 
-    /// Sets deadline, segment size and whether MPI's own all-reduce is used instead of the ring.
-    /// Equal on all ranks. A segment holds whole elements of every type: it is rounded up to 8 bytes.
-    pub fn configure(&mut self, deadline: Duration, segment: usize, native: bool) {
-        self.peer.configure(deadline, segment.max(1).next_multiple_of(8));
-        self.native = native;
+    /// Number of hosts.
+    #[must_use]
+    pub fn host_count(&self) -> usize {
+        self.host_count
     }
 
-    /// Reduces `data` element by element over all ranks, in place. Afterwards all ranks hold the
-    /// same bits. Works for any length that is equal on all ranks.
+    /// Whether the ranks of each host meet in shared memory.
     ///
     /// # Errors
-    /// When a rank is late, dead, or in another collective.
-    pub fn all_reduce<T: Element>(&mut self, data: &mut [T], op: Op) -> Result<()> {
-        self.begin(Kind::AllReduce, T::TYPE, op as u8, data.len(), 0)?;
-        if self.size() == 1 || data.is_empty() {
-            return Ok(());
+    /// Why they do not.
+    pub fn shared_memory(&self) -> std::result::Result<(), &str> {
+        self.shared.as_ref().map(|()| ()).map_err(String::as_str)
+    }
+
+    /// Sets how the ranks talk. Equal on all ranks. A segment holds whole elements of every type: it
+    /// is rounded up to 8 bytes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the algorithm does not work on these ranks.
+    pub fn configure(&mut self, tuning: Tuning) -> Result<()> {
+        let segment = tuning.segment.max(1).next_multiple_of(8);
+        self.peer.configure(tuning.deadline, segment);
+        if let (Algorithm::Shared, Err(why)) = (tuning.algorithm, &self.shared) {
+            let text =
+                format!("comm.algorithm is \"shared\", but there is no shared memory: {why}");
+            return Err(self.common_failure(Error::Config(text)));
         }
-        if self.native {
-            let max = op == Op::Max;
-            if self.peer.native_all_reduce(T::reducible(data), max)? {
-                self.sent += size_of_val(data) as u64;
-                return Ok(());
-            }
-        }
-        self.sent += ring::all_reduce(&mut *self.peer, data, op)?;
+        self.tuning = Tuning { segment, ..tuning };
         Ok(())
-    }
-
-    /// Gives every rank the bytes that `root` holds.
-    ///
-    /// # Errors
-    /// As [`Group::all_reduce`].
-    pub fn broadcast<T: bytemuck::Pod>(&mut self, data: &mut [T], root: usize) -> Result<()> {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(data);
-        self.begin(Kind::Broadcast, 0, 0, bytes.len(), root)?;
-        // A binomial tree (MPI_Bcast's usual shape): ⌈log₂ P⌉ rounds, ranks counted from the root.
-        let (size, root) = (self.size(), root % self.size());
-        let place = (self.rank() + size - root) % size;
-        let rank_of = |place: usize| (place + root) % size;
-        let mut reach = 1;
-        while reach < size {
-            if place < reach && place + reach < size {
-                self.peer.send(rank_of(place + reach), bytes)?;
-            } else if (reach..2 * reach).contains(&place) {
-                self.peer.recv(rank_of(place - reach), bytes)?;
-            }
-            reach *= 2;
-        }
-        Ok(())
-    }
-
-    /// Returns when all ranks have come. Dissemination: ⌈log₂ P⌉ rounds of one byte.
-    ///
-    /// # Errors
-    /// As [`Group::all_reduce`].
-    pub fn barrier(&mut self) -> Result<()> {
-        self.begin(Kind::Barrier, 0, 0, 0, 0)?;
-        let (rank, size) = (self.rank(), self.size());
-        let mut distance = 1;
-        while distance < size {
-            let (to, from) = ((rank + distance) % size, (rank + size - distance) % size);
-            self.peer.exchange(to, &[1], from, &mut [0])?;
-            distance *= 2;
-        }
-        Ok(())
-    }
-
-    /// Gives every rank the bytes of every rank, in rank order. For small things of any length.
-    ///
-    /// # Errors
-    /// As [`Group::all_reduce`].
-    pub fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.begin(Kind::AllGather, 0, 0, 0, 0)?;
-        let (rank, size) = (self.rank(), self.size());
-        let mut all = vec![Vec::new(); size];
-        all[rank] = mine.to_vec();
-        let (right, left) = ((rank + 1) % size, (rank + size - 1) % size);
-        for step in 0..size - 1 {
-            let (give, get) = ((rank + size - step) % size, (rank + 2 * size - step - 1) % size);
-            let mut len = [0; 8];
-            self.peer.exchange(right, &(all[give].len() as u64).to_le_bytes(), left, &mut len)?;
-            let len = usize::try_from(u64::from_le_bytes(len)).unwrap_or(usize::MAX);
-            if len > MAX_GATHER {
-                return Err(Error::Internal(format!("all_gather is not for {len} bytes")));
-            }
-            let mut theirs = vec![0; len];
-            self.peer.exchange(right, &all[give], left, &mut theirs)?;
-            all[get] = theirs;
-        }
-        Ok(all)
-    }
-
-    /// True where every rank says yes.
-    ///
-    /// # Errors
-    /// As [`Group::all_reduce`].
-    pub fn agree(&mut self, yes: bool) -> Result<bool> {
-        let mut nays = [u64::from(!yes)];
-        self.all_reduce(&mut nays, Op::Sum)?;
-        Ok(nays[0] == 0)
     }
 
     /// Lets this rank skip its next collective: a rehearsal of the bug that hangs other trainers.
@@ -238,21 +186,31 @@ impl Group {
         self.peer.finish();
     }
 
-    /// Numbers the collective and compares its header with the left neighbour's.
-    fn begin(&mut self, kind: Kind, dtype: u8, op: u8, len: usize, root: usize) -> Result<()> {
+    /// The header of the collective that begins now.
+    fn next_header(&mut self, kind: Kind, dtype: u8, op: u8, len: usize, root: u64) -> Header {
         self.collectives += 1 + u64::from(std::mem::take(&mut self.skip_next));
         self.peer.announce(self.collectives);
-        let (rank, size) = (self.rank(), self.size());
-        if size == 1 {
-            return Ok(());
+        Header::new(self.collectives, kind, dtype, op, len, root)
+    }
+
+    /// Compares the header with the other ranks': in shared memory on each host, and round a ring
+    /// over the hosts, or over all ranks where there is no shared memory.
+    fn begin(&mut self, header: &Header) -> Result<()> {
+        if let Some(node) = &mut self.node {
+            node.turn(&mut *self.peer, header)?;
         }
-        let mine = Header::new(self.collectives, kind, dtype, op, len, root);
-        let (right, left) = ((rank + 1) % size, (rank + size - 1) % size);
+        self.begin_across(header)
+    }
+
+    /// The part of [`Group::begin`] that is done with messages.
+    fn begin_across(&mut self, header: &Header) -> Result<()> {
+        let circle = match &self.shared {
+            Ok(()) => self.leaders.as_ref(),
+            Err(_) => Some(&self.everyone),
+        };
+        let Some(circle) = circle.filter(|circle| circle.size() > 1) else { return Ok(()) };
         let mut theirs = [0; Header::BYTES];
-        self.peer.exchange(right, &mine.to_bytes(), left, &mut theirs)?;
-        Header::from_bytes(theirs).compare(&mine, left, rank)
+        self.peer.exchange(circle.right(), &header.to_bytes(), circle.left(), &mut theirs)?;
+        Header::from_bytes(theirs).compare(header, circle.left(), self.peer.rank())
     }
 }
-
-/// `all_gather` is for names, hashes and messages; its cap keeps a wrong length from taking memory.
-const MAX_GATHER: usize = 16 << 20;

@@ -24,25 +24,36 @@
 //! one place and then copied, so all ranks end with the same bits.
 
 use super::chunks::{chunk, pair};
+use super::circle::Circle;
 use super::element::{Element, Op};
 use crate::comm::Peer;
 use crate::error::Result;
 
-/// Reduces `data` over all ranks, in place; returns the bytes that this rank sent.
+/// Reduces `data` over the ranks of a circle, in place; returns the bytes that this rank sent.
 ///
 /// # Errors
 /// When a neighbour is late or the transport fails; `data` is then undefined.
-pub fn all_reduce<T: Element>(peer: &mut dyn Peer, data: &mut [T], op: Op) -> Result<u64> {
-    Ok(reduce_scatter(peer, data, op)? + all_gather(peer, data)?)
+pub fn all_reduce<T: Element>(
+    peer: &mut dyn Peer,
+    circle: &Circle,
+    data: &mut [T],
+    op: Op,
+) -> Result<u64> {
+    Ok(reduce_scatter(peer, circle, data, op)? + all_gather(peer, circle, data)?)
 }
 
-/// Leaves chunk `rank + 1` of `data` reduced over all ranks; the others hold partial results.
+/// Leaves chunk `place + 1` of `data` reduced over all ranks; the others hold partial results.
 ///
 /// # Errors
 /// As [`all_reduce`].
-pub fn reduce_scatter<T: Element>(peer: &mut dyn Peer, data: &mut [T], op: Op) -> Result<u64> {
-    let (rank, size, len) = (peer.rank(), peer.size(), data.len());
-    let (right, left) = ((rank + 1) % size, (rank + size - 1) % size);
+pub fn reduce_scatter<T: Element>(
+    peer: &mut dyn Peer,
+    circle: &Circle,
+    data: &mut [T],
+    op: Op,
+) -> Result<u64> {
+    let (rank, size, len) = (circle.place(), circle.size(), data.len());
+    let (right, left) = (circle.right(), circle.left());
     let mut sent = 0;
     for step in 0..size - 1 {
         let send = chunk(len, size, (rank + size - step) % size);
@@ -63,9 +74,9 @@ pub fn reduce_scatter<T: Element>(peer: &mut dyn Peer, data: &mut [T], op: Op) -
 ///
 /// # Errors
 /// As [`all_reduce`].
-pub fn all_gather<T: Element>(peer: &mut dyn Peer, data: &mut [T]) -> Result<u64> {
-    let (rank, size, len) = (peer.rank(), peer.size(), data.len());
-    let (right, left) = ((rank + 1) % size, (rank + size - 1) % size);
+pub fn all_gather<T: Element>(peer: &mut dyn Peer, circle: &Circle, data: &mut [T]) -> Result<u64> {
+    let (rank, size, len) = (circle.place(), circle.size(), data.len());
+    let (right, left) = (circle.right(), circle.left());
     let mut sent = 0;
     for step in 0..size - 1 {
         let send = chunk(len, size, (rank + size + 1 - step) % size);

@@ -22,6 +22,7 @@ pub fn run(group: &mut Group, segment: usize) -> Result<u64> {
             checks += 3;
         }
     }
+    checks += in_shared_memory(group, segment)?;
     for root in 0..group.size() {
         broadcast(group, root, segment + 1)?;
         checks += 1;
@@ -62,9 +63,20 @@ fn all_reduce<T: Element + PartialEq>(
     op: Op,
     convert: fn(u64) -> T,
 ) -> Result<()> {
-    let (rank, size) = (group.rank(), group.size());
-    let mut data: Vec<T> = (0..len).map(|i| convert(value(rank, len, i))).collect();
-    group.all_reduce(&mut data, op)?;
+    fill_and_reduce(group, &mut vec![T::zeroed(); len], op, convert)
+}
+
+fn fill_and_reduce<T: Element + PartialEq>(
+    group: &mut Group,
+    data: &mut [T],
+    op: Op,
+    convert: fn(u64) -> T,
+) -> Result<()> {
+    let (rank, size, len) = (group.rank(), group.size(), data.len());
+    for (i, place) in data.iter_mut().enumerate() {
+        *place = convert(value(rank, len, i));
+    }
+    group.all_reduce(data, op)?;
     // All of a short buffer, and 1,000 places spread over a long one.
     for i in (0..len).step_by((len / 1000).max(1)).chain(len.checked_sub(1)) {
         let all = (0..size).map(|r| value(r, len, i));
@@ -77,6 +89,22 @@ fn all_reduce<T: Element + PartialEq>(
         }
     }
     Ok(())
+}
+
+/// The same on parts of a buffer in shared memory, at offsets on and off cache lines.
+fn in_shared_memory(group: &mut Group, segment: usize) -> Result<u64> {
+    let lengths = lengths(group.size(), segment);
+    let longest = lengths.iter().max().copied().unwrap_or(0).max(5000);
+    let mut buffer = group.shared_buffer(longest + 20)?;
+    let mut checks = 0;
+    for len in lengths.into_iter().chain([2500, 5000]) {
+        for offset in [0, 3, 16] {
+            let part = &mut buffer[offset..offset + len];
+            fill_and_reduce(group, part, Op::Sum, |v| v as f32)?;
+            checks += 1;
+        }
+    }
+    Ok(checks)
 }
 
 fn broadcast(group: &mut Group, root: usize, len: usize) -> Result<()> {
@@ -103,6 +131,7 @@ fn gather(group: &mut Group) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collective::{Algorithm, Tuning, Wire};
     use crate::comm::threads;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -114,12 +143,82 @@ mod tests {
                 for peer in threads::world(size) {
                     scope.spawn(move || {
                         let mut group = Group::meet(Box::new(peer)).unwrap();
-                        group.configure(Duration::from_secs(20), 64, false);
+                        for (algorithm, _) in Algorithm::ALL.into_iter().take(4) {
+                            let tuning = Tuning { algorithm, ..tuning(DEADLINE, 64) };
+                            group.configure(tuning).unwrap();
+                            assert!(run(&mut group, 64).unwrap() > 60);
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn ranks_on_hosts_of_any_size_and_order_get_the_same_exact_sums() {
+        for hosts in ["aab", "abab", "abcabc", "aaabc", "cabbbaa", "abcdefgh"] {
+            std::thread::scope(|scope| {
+                for (peer, host) in threads::world(hosts.len()).into_iter().zip(hosts.chars()) {
+                    scope.spawn(move || {
+                        let mut group = Group::meet_on(Box::new(peer), host.to_string()).unwrap();
+                        group.configure(tuning(DEADLINE, 64)).unwrap();
+                        assert_eq!(group.shared_memory(), Ok(()));
                         assert!(run(&mut group, 64).unwrap() > 60);
                     });
                 }
             });
         }
+    }
+
+    #[test]
+    fn sixteen_bits_on_the_wire_give_every_rank_the_same_nearly_exact_sums() {
+        for (wire, error) in [(Wire::Bf16, 3e-2), (Wire::F16, 4e-3)] {
+            let sums: Vec<Vec<f32>> = std::thread::scope(|scope| {
+                let ranks: Vec<_> = threads::world(5)
+                    .into_iter()
+                    .zip("abbca".chars())
+                    .map(|(peer, host)| {
+                        scope.spawn(move || {
+                            let mut group =
+                                Group::meet_on(Box::new(peer), host.to_string()).unwrap();
+                            group.configure(Tuning { wire, ..tuning(DEADLINE, 64) }).unwrap();
+                            let mine = |i: usize| value(group.rank(), 9001, i) as f32 / 999.0 + 0.5;
+                            let mut data: Vec<f32> = (0..9001).map(mine).collect();
+                            group.all_reduce(&mut data, Op::Sum).unwrap();
+                            data
+                        })
+                    })
+                    .collect();
+                ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+            });
+            assert!(sums.iter().all(|s| s == &sums[0]));
+            for (i, &sum) in sums[0].iter().enumerate() {
+                let exact: f32 = (0..5).map(|r| value(r, 9001, i) as f32 / 999.0 + 0.5).sum();
+                assert!((sum - exact).abs() <= error * exact, "{sum} instead of {exact}");
+            }
+            assert!(sums[0].iter().any(|&s| s != s.round()), "nothing was rounded away");
+        }
+    }
+
+    #[test]
+    fn the_latency_between_two_ranks_is_measured_and_told_to_all() {
+        let told: Vec<Option<f64>> = std::thread::scope(|scope| {
+            let ranks: Vec<_> = threads::world(3)
+                .into_iter()
+                .map(|peer| {
+                    scope.spawn(|| Group::meet(Box::new(peer)).unwrap().core_to_core_ns().unwrap())
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert!(told[0].is_some_and(|ns| ns > 0.0));
+        assert!(told.iter().all(|t| *t == told[0]));
+    }
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn tuning(deadline: Duration, segment: usize) -> Tuning {
+        Tuning { deadline, segment, ..Tuning::default() }
     }
 
     proptest! {
@@ -135,7 +234,7 @@ mod tests {
                     .map(|peer| {
                         scope.spawn(move || {
                             let mut group = Group::meet(Box::new(peer)).unwrap();
-                            group.configure(Duration::from_secs(20), segment, false);
+                            group.configure(tuning(Duration::from_secs(20), segment)).unwrap();
                             let sum = all_reduce::<f64>(&mut group, len, Op::Sum, |v| v as f64);
                             sum.and(all_reduce::<u64>(&mut group, len, Op::Max, |v| v)).is_ok()
                         })
@@ -155,7 +254,7 @@ mod tests {
                 .map(|peer| {
                     scope.spawn(move || {
                         let mut group = Group::meet(Box::new(peer)).unwrap();
-                        group.configure(Duration::from_millis(300), 64, false);
+                        group.configure(tuning(Duration::from_millis(300), 64)).unwrap();
                         let outcome = match group.rank() {
                             0 => group.barrier(),
                             1 => group.all_reduce(&mut [1.0f32; 10], Op::Sum),
@@ -167,8 +266,8 @@ mod tests {
                 .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         });
-        assert!(texts[1].contains("rank 0 is in #2 barrier"), "{}", texts[1]);
-        assert!(texts[1].contains("rank 1 in #2 all_reduce(sum of 10 f32)"), "{}", texts[1]);
-        assert!(texts[2].contains("sum of 10 f32), rank 2 in #2"), "{}", texts[2]);
+        assert!(texts[1].contains("rank 0 is in #1 barrier"), "{}", texts[1]);
+        assert!(texts[1].contains("rank 1 in #1 all_reduce(sum of 10 f32)"), "{}", texts[1]);
+        assert!(texts[2].contains("sum of 10 f32), rank 2 in #1"), "{}", texts[2]);
     }
 }

@@ -26,7 +26,7 @@ pub const DEFAULT_SEGMENT: usize = 512 << 10;
 /// Every call blocks until its bytes have moved, and every wait ends at the deadline with an error
 /// that names the rank waited for. After an error the connection is of no more use: the job ends.
 /// Lengths must agree on both sides; a message of another length is an error, never a short read.
-pub trait Peer {
+pub trait Peer: Send {
     /// This rank, 0..size.
     fn rank(&self) -> usize;
 
@@ -68,6 +68,12 @@ pub trait Peer {
     fn recv(&mut self, from: usize, into: &mut [u8]) -> Result<()> {
         self.exchange(from, &[], from, into)
     }
+
+    /// Waits until `ready`, which something that rank `whom` does in shared memory makes true.
+    ///
+    /// # Errors
+    /// As [`Peer::exchange`].
+    fn wait_for(&mut self, whom: usize, ready: &mut dyn FnMut() -> bool) -> Result<()>;
 
     /// The transport's own all-reduce, for comparison. `Ok(false)` when it has none.
     ///

@@ -6,7 +6,7 @@
 //! waiting rank answers roll calls ([`super::roll_call`]) so that the silent one can be named. The C
 //! calls themselves are in [`raw`].
 //!
-//! One thread, the one that called [`MpiPeer::init`], talks to MPI (`MPI_THREAD_FUNNELED`).
+//! One thread at a time talks to MPI (`MPI_THREAD_SERIALIZED`): whoever holds the [`MpiPeer`].
 
 mod raw;
 
@@ -65,13 +65,15 @@ impl MpiPeer {
     /// # Errors
     /// When MPI is up already, grants no thread support, or refuses a communicator.
     pub fn init() -> Result<MpiPeer> {
-        let (universe, granted) = mpi::initialize_with_threading(mpi::Threading::Funneled)
+        let (universe, granted) = mpi::initialize_with_threading(mpi::Threading::Serialized)
             .ok_or_else(|| {
                 Error::Internal("MPI was initialised before in this process".to_owned())
             })?;
-        if granted == mpi::Threading::Single {
+        if granted < mpi::Threading::Serialized {
             return Err(Error::Internal(
-                "this MPI grants no thread support; MPI_THREAD_FUNNELED is needed".to_owned(),
+                "this MPI does not grant MPI_THREAD_SERIALIZED, which is needed to reduce \
+                 gradients while the backward pass goes on"
+                    .to_owned(),
             ));
         }
         let world = universe.world();
@@ -240,6 +242,14 @@ impl Peer for MpiPeer {
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<()> {
         self.fly(to, out, from, Landing::Staged(len, take))
+    }
+
+    fn wait_for(&mut self, whom: usize, ready: &mut dyn FnMut() -> bool) -> Result<()> {
+        let mut wait = Wait::start();
+        while !ready() {
+            self.idle(&mut wait, whom)?;
+        }
+        Ok(())
     }
 
     fn native_all_reduce(&mut self, data: Reducible<'_>, max: bool) -> Result<bool> {

@@ -5,7 +5,7 @@
 use super::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer};
 use crate::error::{Error, Result};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A rank that is a thread of this process.
 pub struct ThreadPeer {
@@ -112,6 +112,21 @@ impl Peer for ThreadPeer {
         for at in (0..len).step_by(self.segment) {
             let segment = self.next(from, self.segment.min(len - at))?;
             take(at, &segment);
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, whom: usize, ready: &mut dyn FnMut() -> bool) -> Result<()> {
+        let start = Instant::now();
+        while !ready() {
+            std::thread::yield_now();
+            if start.elapsed() >= self.deadline {
+                return Err(Error::PeerLost(format!(
+                    "nothing from {} for {:.1} s",
+                    self.name(whom),
+                    self.deadline.as_secs_f64()
+                )));
+            }
         }
         Ok(())
     }

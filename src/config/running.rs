@@ -8,8 +8,11 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Comm {
-    /// The all-reduce: our ring, or MPI's own for comparison.
+    /// The way of an all-reduce. All give the same sums; `auto` is the fast one.
     pub algorithm: Algorithm,
+    /// What gradients look like on their way between hosts. 16-bit floats halve the bytes on slow
+    /// links for a rounding of each partial sum.
+    pub wire: Wire,
     /// Seconds that a rank waits for another before it gives up and names it.
     #[schemars(range(max = 10_000_000), extend("exclusiveMinimum" = 0))]
     pub deadline_s: f64,
@@ -27,7 +30,8 @@ pub struct Comm {
 impl Default for Comm {
     fn default() -> Self {
         Comm {
-            algorithm: Algorithm::Ring,
+            algorithm: Algorithm::Auto,
+            wire: Wire::F32,
             deadline_s: 60.0,
             bucket_mb: 25.0,
             first_bucket_mb: 1.0,
@@ -37,13 +41,43 @@ impl Default for Comm {
 }
 
 /// All-reduce algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// Reduce-scatter and all-gather round a ring, ours.
+    /// Shared memory among the ranks of a host, messages between hosts; by size.
+    #[default]
+    Auto,
+    /// As auto, and an error where the ranks of a host cannot share memory.
+    Shared,
+    /// Reduce-scatter and all-gather round a ring of messages between all ranks.
     Ring,
-    /// `MPI_Allreduce` of the installed MPI.
+    /// Recursive doubling by messages between all ranks.
+    Doubling,
+    /// `MPI_Allreduce` of the installed MPI, for comparison.
     Mpi,
+}
+
+impl Algorithm {
+    /// All of them, with their names in cards.
+    pub const ALL: [(Algorithm, &str); 5] = [
+        (Algorithm::Auto, "auto"),
+        (Algorithm::Shared, "shared"),
+        (Algorithm::Ring, "ring"),
+        (Algorithm::Doubling, "doubling"),
+        (Algorithm::Mpi, "mpi"),
+    ];
+}
+
+/// Number formats for gradients between hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// As they are.
+    F32,
+    /// The range of f32 with 8 bits of precision.
+    Bf16,
+    /// 11 bits of precision; values beyond 65,504 become infinite and stop the job.
+    F16,
 }
 
 /// What is written while training.

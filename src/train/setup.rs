@@ -6,8 +6,8 @@ use super::faults;
 use super::plan::Plan;
 use super::replica::Replica;
 use crate::checkpoint::model_file;
-use crate::collective::Group;
-use crate::config::{Algorithm, Card};
+use crate::collective::{Group, Tuning};
+use crate::config::Card;
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
 use crate::nn::probe;
@@ -40,8 +40,12 @@ impl Job {
         group.require_equal("the card", &json)?;
         group.together(faults::check_allowed(&card.faults))?;
         let deadline = Duration::from_secs_f64(card.comm.deadline_s);
-        let native = card.comm.algorithm == Algorithm::Mpi;
-        group.configure(deadline, card.comm.segment_kb << 10, native);
+        group.configure(Tuning {
+            deadline,
+            segment: card.comm.segment_kb << 10,
+            algorithm: card.comm.algorithm,
+            wire: card.comm.wire,
+        })?;
 
         let device = group.together(device.open(group.local_rank()))?;
         let (train, test) = group.together(data::open(&card.data))?;

@@ -5,4 +5,5 @@ pub mod files;
 pub mod human;
 pub mod malloc;
 pub mod rng;
+pub mod shared;
 pub mod whereabouts;

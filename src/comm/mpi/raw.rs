@@ -6,7 +6,15 @@ use mpi::ffi;
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
-pub use mpi::ffi::{MPI_Comm as Comm, MPI_Request as Request};
+pub use mpi::ffi::MPI_Request as Request;
+
+/// A communicator.
+#[derive(Clone, Copy)]
+pub struct Comm(ffi::MPI_Comm);
+
+// SAFETY: a handle that any thread may use, one at a time (MPI_THREAD_SERIALIZED); in Open MPI it is a
+// pointer, which alone makes the compiler ask.
+unsafe impl Send for Comm {}
 
 /// Pause between a rank's last words and its abort, for the launcher to forward them.
 const LAST_WORDS: Duration = Duration::from_millis(150);
@@ -43,7 +51,7 @@ pub fn byte() -> ffi::MPI_Datatype {
 }
 
 /// Makes MPI return errors on this communicator instead of ending the process.
-pub fn return_errors(comm: Comm) -> Result<()> {
+pub fn return_errors(comm: ffi::MPI_Comm) -> Result<()> {
     // SAFETY: `comm` is a valid communicator, the handler a constant of the MPI library.
     check("set the error handler", unsafe {
         ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN)
@@ -51,11 +59,11 @@ pub fn return_errors(comm: Comm) -> Result<()> {
 }
 
 /// A communicator of the same ranks whose messages never mix with those of `comm`.
-pub fn duplicate(comm: Comm) -> Result<Comm> {
+pub fn duplicate(comm: ffi::MPI_Comm) -> Result<Comm> {
     let mut copy = comm;
     // SAFETY: `comm` is a valid communicator and `copy` a place for the new one.
     check("duplicate a communicator", unsafe { ffi::MPI_Comm_dup(comm, &mut copy) })?;
-    Ok(copy)
+    Ok(Comm(copy))
 }
 
 /// Starts a send. The caller keeps `bytes` alive and unchanged until [`test()`] says that it is done,
@@ -66,7 +74,7 @@ pub fn send(comm: Comm, to: usize, tag: c_int, bytes: &[u8]) -> Result<Request> 
     check("send", unsafe {
         let data = bytes.as_ptr().cast::<c_void>();
         let len = bytes.len() as c_int;
-        ffi::MPI_Isend(data, len, byte(), to as c_int, tag, comm, &mut request)
+        ffi::MPI_Isend(data, len, byte(), to as c_int, tag, comm.0, &mut request)
     })?;
     Ok(request)
 }
@@ -79,7 +87,7 @@ pub fn receive(comm: Comm, from: usize, tag: c_int, bytes: &mut [u8]) -> Result<
     check("receive", unsafe {
         let data = bytes.as_mut_ptr().cast::<c_void>();
         let len = bytes.len() as c_int;
-        ffi::MPI_Irecv(data, len, byte(), from as c_int, tag, comm, &mut request)
+        ffi::MPI_Irecv(data, len, byte(), from as c_int, tag, comm.0, &mut request)
     })?;
     Ok(request)
 }
@@ -104,7 +112,7 @@ pub fn start_all_reduce(
         };
         let (source, target) = (from.as_ptr().cast(), into.as_mut_ptr().cast());
         let count = (into.len() / width) as c_int;
-        ffi::MPI_Iallreduce(source, target, count, datatype, op, comm, &mut request)
+        ffi::MPI_Iallreduce(source, target, count, datatype, op, comm.0, &mut request)
     })?;
     Ok(request)
 }
@@ -133,7 +141,7 @@ pub fn probe(comm: Comm, tag: c_int) -> Result<Option<usize>> {
     unsafe {
         check(
             "look for messages",
-            ffi::MPI_Iprobe(ffi::RSMPI_ANY_SOURCE, tag, comm, &mut there, status.as_mut_ptr()),
+            ffi::MPI_Iprobe(ffi::RSMPI_ANY_SOURCE, tag, comm.0, &mut there, status.as_mut_ptr()),
         )?;
         let source = status.assume_init().MPI_SOURCE;
         Ok((there != 0).then_some(source as usize))
