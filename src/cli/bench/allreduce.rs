@@ -3,7 +3,6 @@
 use super::args::AllreduceArgs;
 use super::entrant::{self, Entrant, MPI, OURS};
 use super::heading::{self, Heading};
-use super::pending::Pending;
 use super::race::{Times, race};
 use super::table::{Table, column, digits, percent, size, time};
 use super::{limits, sizes, sums, tensors};
@@ -152,7 +151,7 @@ fn checked(entrant: Entrant, data: &mut [f32], group: &mut Group) -> Result<bool
     if !group.all_reduce_by(entrant.0, data, Op::Sum)? {
         return Ok(false);
     }
-    let what = format!("{} by {entrant}", size(size_of_val(data)));
+    let what = format!("{} by {}", size(size_of_val(data)), entrant.name());
     let outcome = sums::check(data, group.size(), &what);
     group.together(outcome)?;
     Ok(true)
@@ -197,7 +196,7 @@ impl Row {
                     "limit_share": self.limit_share(times),
                 })
             });
-            algorithms.insert(entrant.to_string(), figures.unwrap_or(Value::Null));
+            algorithms.insert(entrant.name().to_owned(), figures.unwrap_or(Value::Null));
         }
         json!({
             "bytes": self.bytes,
@@ -222,7 +221,7 @@ fn begin(group: &Group, entrants: &[Entrant]) -> Table {
     ];
     let others = [("shared", 9), ("ring", 9), ("doubling", 9), ("mpi", 9)];
     for (name, width) in others {
-        if entrants.iter().any(|e| e.to_string() == name) {
+        if entrants.iter().any(|e| e.name() == name) {
             columns.push(column(name, width));
         }
     }

@@ -1,6 +1,5 @@
 //! What every table stands under: machine, ranks, MPI, and how far the cores are apart.
 
-use super::pending::Pending;
 use crate::collective::Group;
 use crate::comm;
 use crate::error::{Error, Result};

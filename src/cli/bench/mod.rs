@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `allreduce` | sizes × algorithms; `tensors`: many small ones, bucketed or not |
-//! | `step` | training steps of the shipped models by phase |
+//! | `step` | training steps of the shipped models by phase; `mnist` takes them |
 //! | `optimizer` | updates, beside Candle's |
 //! | `race` | several things timed in turn, the slowest rank's time |
 //! | `limits` | memory passes, peak of matrix products, free memory |
@@ -16,10 +16,11 @@ pub mod args;
 mod entrant;
 mod heading;
 mod limits;
+mod mnist;
 mod optimizer;
-mod pending;
 mod race;
 mod sizes;
+mod step;
 mod sums;
 mod table;
 mod tensors;
@@ -36,6 +37,6 @@ pub fn run(args: &BenchArgs, group: &mut Group) -> Result<()> {
     match &args.part {
         Part::Allreduce(args) => allreduce::run(args, group),
         Part::Optimizer(args) => optimizer::run(args, group),
-        Part::Step(_) => Ok(()),
+        Part::Step(args) => step::run(args, group),
     }
 }

@@ -4,7 +4,6 @@ use super::allreduce::least;
 use super::args::AllreduceArgs;
 use super::entrant::Entrant;
 use super::heading::{self, Heading};
-use super::pending::Pending;
 use super::race::race;
 use super::table::{Table, column, digits, size, time};
 use super::{limits, sums};
@@ -47,7 +46,7 @@ pub fn run(
         for (pieces, how) in [(&tensors, "one by one"), (&buckets, "in buckets")] {
             sums::fill(&mut data, group.rank(), group.size());
             reduce(entrant, &mut data, pieces, group)?;
-            let what = format!("{count} tensors {how} by {entrant}");
+            let what = format!("{count} tensors {how} by {}", entrant.name());
             let outcome = sums::check(&data, group.size(), &what);
             group.together(outcome)?;
         }
@@ -64,7 +63,7 @@ pub fn run(
     for (entrant, pair) in entrants.iter().zip(times.chunks(2)) {
         let (each, bucket) = (&pair[0], &pair[1]);
         table.row(&[
-            entrant.to_string(),
+            entrant.name().to_owned(),
             time(each.p50()),
             time(each.p99()),
             time(each.p50() / count as f64),
@@ -74,7 +73,7 @@ pub fn run(
             format!("{}×", digits(each.p50() / bucket.p50())),
         ]);
         rows.push(json!({
-            "algorithm": entrant.to_string(),
+            "algorithm": entrant.name(),
             "each_p50_us": each.p50() * 1e6,
             "each_p99_us": each.p99() * 1e6,
             "buckets_p50_us": bucket.p50() * 1e6,
