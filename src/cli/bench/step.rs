@@ -191,7 +191,7 @@ impl Row {
         let mut times = vec![self.name.to_owned()];
         times.extend(self.summary.p50.map(time));
         times.extend([
-            format!("{} {}", human::count(self.units_per_s as u64), &self.unit[..3]),
+            human::count(self.units_per_s as u64),
             digits(self.flops_per_rank / 1e9),
             percent(Some(self.flops_per_rank / self.peak)),
         ]);
@@ -230,7 +230,7 @@ fn begin(group: &Group) -> Table {
         column("optimizer", 9),
         column("input", 8),
         column("step", 8),
-        column("per second", 14),
+        column("samples/s", 11),
         column("GFLOP/s", 8),
         column("of peak", 7),
     ];
@@ -246,10 +246,10 @@ fn footer(table: &Table, peak: f64) {
         "comm: gradient reduction that nothing else hides, waiting for slower ranks included",
     );
     table.note(
-        "input: waiting for the batch   per second: all ranks   GFLOP/s: each rank, products only",
+        "input: waiting for the batch   samples/s: all ranks, tokens for gpt   GFLOP/s: each rank, products",
     );
     table.note(&format!(
-        "peak: {} GFLOP/s, the best of several products of 1024×1024 matrices on one thread, all ranks at once",
+        "peak: {} GFLOP/s, the best of several products of 1024×1024 matrices, one thread, all ranks at once",
         digits(peak / 1e9)
     ));
 }

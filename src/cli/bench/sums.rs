@@ -7,6 +7,11 @@
 
 use crate::error::{Error, Result};
 
+/// What buffers hold while they are timed. Sums of sums overflow after some calls whatever they began
+/// with; from here every call adds the same numbers, which costs what adding any numbers does. Zeros
+/// would not do: there are processors that leave out writing a zero over a zero.
+pub const STEADY: f32 = f32::INFINITY;
+
 /// Fills `data` with this rank's numbers.
 pub fn fill(data: &mut [f32], rank: usize, ranks: usize) {
     let bits = bits(ranks);

@@ -5,11 +5,12 @@ use super::args::AllreduceArgs;
 use super::entrant::Entrant;
 use super::heading::{self, Heading};
 use super::race::race;
-use super::table::{Table, column, digits, size, time};
+use super::table::{Table, column, digits, time};
 use super::{limits, sums};
 use crate::collective::{Group, Op};
 use crate::config::Comm;
 use crate::error::Result;
+use crate::util::human;
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::time::Instant;
@@ -51,7 +52,7 @@ pub fn run(
             group.together(outcome)?;
         }
     }
-    data.fill(0.0);
+    data.fill(sums::STEADY);
     let left = least([seconds - start.elapsed().as_secs_f64()], group)?;
     let times = race(group, 2 * entrants.len(), left, |group, which| {
         let pieces = if which % 2 == 0 { &tensors } else { &buckets };
@@ -108,7 +109,7 @@ fn footer(table: &Table, group: &Group, tensors: &[Range<usize>], buckets: usize
     table.note(&format!(
         "{} tensors of 64 B to 144 KiB, {} in all, as in a ResNet for CIFAR-10; {buckets} bucket{}",
         tensors.len(),
-        size(bytes),
+        human::bytes(bytes as u64),
         if buckets == 1 { "" } else { "s" }
     ));
     table.note(
