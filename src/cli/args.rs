@@ -46,6 +46,9 @@ pub struct TrainArgs {
     /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: Device,
+    /// Threads that one rank computes with [default: cores / ranks of the host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Print model, parameters, memory, steps and bytes per step, and stop.
     #[arg(long)]
     pub dry_run: bool,
@@ -64,6 +67,9 @@ pub struct EvalArgs {
     /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: Device,
+    /// Threads that one rank computes with [default: cores / ranks of the host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Reads the command line; help, versions and mistakes are printed here, by one rank only.

@@ -20,12 +20,12 @@ const STACK: usize = 64 << 20;
 #[must_use]
 pub fn run() -> ExitCode {
     malloc::keep_freed_memory();
+    malloc::use_huge_pages();
     let args = args::parse();
     if let (Err(code), None) = (&args, launcher::from_env()) {
         return ExitCode::from(*code);
     }
     ending::install_panic_hook();
-    // All of MPI happens on this one thread (MPI_THREAD_FUNNELED).
     let worker = std::thread::Builder::new().stack_size(STACK).spawn(move || work(&args));
     match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => ExitCode::from(code),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// Whatever ends the run before its time.
 pub fn run(args: &TrainArgs, group: &mut Group) -> Result<()> {
     let card = group.together(Card::load(&args.card, &args.sets))?;
+    train::use_threads(args.threads.map(usize::from), group)?;
     if args.dry_run {
         return train::dry_run(card, args.device, group);
     }

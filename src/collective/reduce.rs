@@ -77,6 +77,14 @@ impl Group {
         Ok(true)
     }
 
+    /// MPI's own blocking all-reduce, for comparison: no header, no deadline. `Ok(false)` without MPI.
+    ///
+    /// # Errors
+    /// When MPI fails.
+    pub fn mpi_sum(&mut self, from: &[f32], into: &mut [f32]) -> Result<bool> {
+        self.peer.native_sum(from, into)
+    }
+
     fn way<T>(&self, algorithm: Algorithm, data: &[T]) -> Way {
         let shared = self.shared.is_ok() && (self.node.is_some() || self.host_count() > 1);
         if !(shared && matches!(algorithm, Algorithm::Auto | Algorithm::Shared)) {

@@ -83,6 +83,15 @@ pub trait Peer: Send {
         Ok(false)
     }
 
+    /// The transport's own all-reduce as its users call it, blocking, from one buffer into another:
+    /// what ours is measured against. `Ok(false)` when it has none.
+    ///
+    /// # Errors
+    /// When the transport fails. A missing rank is waited for without a deadline.
+    fn native_sum(&mut self, _from: &[f32], _into: &mut [f32]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Sets how long a wait may last and into how many bytes messages are cut; equal on all ranks.
     fn configure(&mut self, deadline: Duration, segment: usize);
 

@@ -279,6 +279,10 @@ impl Peer for MpiPeer {
         Ok(true)
     }
 
+    fn native_sum(&mut self, from: &[f32], into: &mut [f32]) -> Result<bool> {
+        raw::all_reduce_blocking(self.data, from, into).map(|()| true)
+    }
+
     fn configure(&mut self, deadline: Duration, segment: usize) {
         self.deadline = deadline;
         self.segment = segment;

@@ -13,6 +13,9 @@ pub struct Comm {
     /// What gradients look like on their way between hosts. 16-bit floats halve the bytes on slow
     /// links for a rounding of each partial sum.
     pub wire: Wire,
+    /// Reduce gradients while the backward pass goes on. `auto` takes the first steps both ways and
+    /// keeps the faster; the results are the same.
+    pub overlap: Overlap,
     /// Seconds that a rank waits for another before it gives up and names it.
     #[schemars(range(max = 10_000_000), extend("exclusiveMinimum" = 0))]
     pub deadline_s: f64,
@@ -32,6 +35,7 @@ impl Default for Comm {
         Comm {
             algorithm: Algorithm::Auto,
             wire: Wire::F32,
+            overlap: Overlap::Auto,
             deadline_s: 60.0,
             bucket_mb: 25.0,
             first_bucket_mb: 1.0,
@@ -66,6 +70,18 @@ impl Algorithm {
         (Algorithm::Doubling, "doubling"),
         (Algorithm::Mpi, "mpi"),
     ];
+}
+
+/// Whether communication and computation overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// Measured at the start.
+    Auto,
+    /// Always, on a thread of its own.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Number formats for gradients between hosts.

@@ -7,12 +7,14 @@
 //! Bias and ReLU come after the maximum: both are monotone, so the result is the same, for a quarter
 //! of the work.
 
-use super::conv::{Conv2d, backward_images, forward_images};
-use super::host::{Host, values};
+use super::conv::{Conv2d, backward_images, forward_images, store_zeros};
+use super::direct;
+use super::host::{Host, store, values};
 use super::im2col::Geometry;
 use super::params::ParamBuilder;
 use super::pool::{self, DEAD, MAX_WINDOW, Plane};
 use super::relu;
+use super::sparse;
 use crate::config;
 use crate::error::{Error, Result};
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
@@ -85,6 +87,33 @@ impl BlockOp {
         let (rows, cols) = (self.geometry.out_rows(), self.geometry.out_cols());
         Plane { rows, cols, window: self.block.window }
     }
+
+    /// The backward pass by [`sparse`].
+    fn sparse_backward(
+        &self,
+        x: &Tensor,
+        grad: &[f32],
+        argmax: &[u8],
+    ) -> candle_core::Result<Option<Tensor>> {
+        let (conv, g, pooled) = (&self.block.conv, self.geometry, self.plane().pooled());
+        let mut dx = x.track_op().then(|| vec![0.0; x.elem_count()]);
+        let (images, weight) = (Host::of(x), Host::of(conv.weight.tensor()));
+        let (images, weight) = (images.values()?, weight.values()?);
+        conv.weight.write_grad(|slot, how| {
+            if images.is_empty() {
+                return store_zeros(slot, how);
+            }
+            let (x, dx) = (images, dx.as_deref_mut());
+            sparse::backward(sparse::Backward { g, x, weight, grad, argmax, slot, how, dx });
+        })?;
+        let mut bias = vec![0.0; conv.c_out()];
+        let planes = grad.chunks_exact(pooled).zip(argmax.chunks_exact(pooled));
+        for (i, (grad, argmax)) in planes.enumerate() {
+            bias[i % conv.c_out()] += alive_sum(grad, argmax);
+        }
+        conv.bias.write_grad(|slot, how| store(slot, &bias, how))?;
+        dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
+    }
 }
 
 impl CustomOp3 for BlockOp {
@@ -106,18 +135,23 @@ impl CustomOp3 for BlockOp {
         let mut out = vec![0.0; batch * c_out * pooled];
         let mut argmax = vec![0; out.len()];
         let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
-        forward_images(g, x, weight, c_out, |i, product| {
-            let image = i * c_out * pooled..(i + 1) * c_out * pooled;
-            for (((product, &bias), out), argmax) in product
-                .chunks_exact(g.positions())
-                .zip(bias)
-                .zip(out[image.clone()].chunks_exact_mut(pooled))
-                .zip(argmax[image].chunks_exact_mut(pooled))
-            {
-                plane.pool(product, out, argmax);
-                add_bias_and_cut(out, argmax, bias);
-            }
-        });
+        if direct::fits(g, c_out, plane.window) {
+            let (out, argmax) = (&mut out, &mut argmax);
+            direct::forward(direct::Forward { g: *g, x, weight, bias, out, argmax });
+        } else {
+            forward_images(g, x, weight, c_out, |i, product| {
+                let image = i * c_out * pooled..(i + 1) * c_out * pooled;
+                for (((product, &bias), out), argmax) in product
+                    .chunks_exact(g.positions())
+                    .zip(bias)
+                    .zip(out[image.clone()].chunks_exact_mut(pooled))
+                    .zip(argmax[image].chunks_exact_mut(pooled))
+                {
+                    plane.pool(product, out, argmax);
+                    add_bias_and_cut(out, argmax, bias);
+                }
+            });
+        }
         // The op is applied once, so the cell is empty.
         let _ = self.argmax.set(argmax);
         let shape = (batch, c_out, plane.rows / plane.window, plane.cols / plane.window);
@@ -138,6 +172,9 @@ impl CustomOp3 for BlockOp {
         let argmax = self.argmax.get().map_or(&[][..], Vec::as_slice);
         let (plane, positions) = (self.plane(), self.geometry.positions());
         let pooled = plane.pooled();
+        if direct::fits(&self.geometry, self.block.conv.c_out(), plane.window) {
+            return Ok((self.sparse_backward(x, grad, argmax)?, None, None));
+        }
         let dx = backward_images(&self.block.conv, &self.geometry, x, |i, product, bias| {
             let first = i * bias.len() * pooled;
             let grads = grad[first..].chunks_exact(pooled);

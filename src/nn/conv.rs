@@ -159,7 +159,8 @@ pub(super) fn backward_images(
     dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
 }
 
-fn store_zeros(slot: &mut [f32], how: Write) {
+/// The gradient of an empty batch.
+pub(super) fn store_zeros(slot: &mut [f32], how: Write) {
     if how == Write::Set {
         slot.fill(0.0);
     }

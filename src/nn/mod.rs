@@ -7,6 +7,7 @@
 
 mod block;
 mod conv;
+mod direct;
 mod dropout;
 mod gemm;
 mod grads;
@@ -18,7 +19,10 @@ mod loss;
 mod params;
 mod pool;
 mod probe;
+mod ready;
 mod relu;
+mod simd;
+mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -26,11 +30,12 @@ pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;
 pub use gemm::{Mat, matmul, set_threads};
-pub use grads::{GradBuckets, Write};
+pub use grads::{BucketBytes, Course, GradBuckets, Write, sum_of_squares};
 pub use hook::tracked;
 pub use linear::Linear;
 pub use loss::{correct, cross_entropy};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
 pub use pool::max_pool2d;
 pub use probe::probe;
+pub use ready::Ready;
 pub use relu::relu;

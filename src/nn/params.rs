@@ -4,14 +4,15 @@
 //! gradients in that order add the wrong tensors to each other. A [`ParamSet`] is sorted by name once,
 //! when the model is complete, and everything else (buckets, optimizer, hashes, files) follows it.
 
-use super::grads::{GradBuckets, Write};
+use super::grads::{BucketBytes, Course, GradBuckets, Write};
 use crate::config;
 use crate::error::{Error, Result};
+use crate::util::aligned::FlatBuf;
 use crate::util::rng::{Purpose, Rng, mix};
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Tensor, Var};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +45,7 @@ impl Init {
 }
 
 /// Where a parameter's gradient goes, known once the set is complete.
-type Place = Arc<OnceLock<(Arc<GradBuckets>, usize)>>;
+type Place = Arc<RwLock<Option<(Arc<GradBuckets>, usize)>>>;
 
 /// One trainable tensor. Clones share it.
 #[derive(Clone)]
@@ -87,7 +88,7 @@ impl Param {
         &self,
         write: impl FnOnce(&mut [f32], Write) -> R,
     ) -> candle_core::Result<R> {
-        match self.place.get() {
+        match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
             Some((grads, i)) => Ok(grads.write(*i, write)),
             None => Err(candle_core::Error::Msg(format!(
                 "{}: backward before the parameter set is complete",
@@ -192,18 +193,20 @@ impl ParamBuilder {
         if let Some(pair) = params.windows(2).find(|p| p[0].name == p[1].name) {
             return Err(Error::Internal(format!("two parameters are called {}", pair[0].name)));
         }
-        let lens: Vec<usize> = params.iter().map(|p| p.var.elem_count()).collect();
-        let grads = Arc::new(GradBuckets::new(&lens, first_bucket_bytes, bucket_bytes)?);
-        for (i, param) in params.iter().enumerate() {
-            // Fails only for a parameter placed before, which the freshly taken list cannot hold.
-            let _ = param.place.set((grads.clone(), i));
-        }
-        Ok(ParamSet { params, grads })
+        let bytes = BucketBytes { first: first_bucket_bytes, others: bucket_bytes };
+        let grads = Arc::new(GradBuckets::new(&lengths(&params), bytes)?);
+        let mut set = ParamSet { params, grads: grads.clone() };
+        set.place(grads);
+        Ok(set)
     }
 
     fn path(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
+}
+
+fn lengths(params: &[Param]) -> Vec<usize> {
+    params.iter().map(|p| p.var.elem_count()).collect()
 }
 
 /// Values of a new parameter: each is a function of (seed, name, position).
@@ -235,6 +238,37 @@ impl ParamSet {
     #[must_use]
     pub fn grads(&self) -> &Arc<GradBuckets> {
         &self.grads
+    }
+
+    /// What is assumed of backward passes before one was watched: gradients come in the reverse of
+    /// name order, and nobody knows when they are final.
+    #[must_use]
+    pub fn name_course(&self) -> Course {
+        Course { order: (0..self.params.len()).rev().collect(), writes: Vec::new() }
+    }
+
+    /// Lays the gradients out anew, in the order in which backward passes finish them and in memory
+    /// that `allocate` gives. What the buckets held is lost.
+    ///
+    /// # Errors
+    /// As `allocate`.
+    pub fn lay_out(
+        &mut self,
+        course: &Course,
+        bytes: BucketBytes,
+        allocate: &mut dyn FnMut(usize) -> Result<FlatBuf>,
+    ) -> Result<()> {
+        let grads = GradBuckets::laid_out(&lengths(&self.params), course, bytes, allocate)?;
+        self.place(Arc::new(grads));
+        Ok(())
+    }
+
+    fn place(&mut self, grads: Arc<GradBuckets>) {
+        for (i, param) in self.params.iter().enumerate() {
+            let mut place = param.place.write().unwrap_or_else(PoisonError::into_inner);
+            *place = Some((grads.clone(), i));
+        }
+        self.grads = grads;
     }
 
     /// Number of trainable values.
@@ -289,6 +323,18 @@ mod tests {
         assert_eq!(a.iter().map(Param::name).collect::<Vec<_>>(), ["net.a", "net.b", "net.c"]);
         assert_eq!(a.signature(), b.signature());
         assert_eq!(a.hash().unwrap(), b.hash().unwrap());
+    }
+
+    #[test]
+    fn gradients_go_to_the_new_buckets_after_a_new_layout() {
+        let mut set = build(&["a", "b"]);
+        let old = set.grads().clone();
+        let course = Course { order: vec![0, 1], writes: vec![1, 1] };
+        let bytes = BucketBytes { first: 16, others: 16 };
+        set.lay_out(&course, bytes, &mut FlatBuf::zeroed).unwrap();
+        set.iter().next().unwrap().write_grad(|slot, _| slot.fill(3.0)).unwrap();
+        assert_eq!(set.grads().with_bucket(0, |bucket| bucket[..12].to_vec()), [3.0; 12]);
+        assert_eq!(old.missing(), [0, 1]);
     }
 
     #[test]

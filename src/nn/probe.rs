@@ -4,19 +4,23 @@
 //! last dimension): everything below them stays as it was initialised, and the loss still falls. One
 //! probe batch before the first step finds that out.
 
-use super::{Param, ParamSet};
+use super::{Course, Param, ParamSet};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 
 /// Runs `loss` (forward pass and loss of a probe batch, one number) and its backward pass, and checks
 /// that each parameter's gradient was written and is not zero everywhere. Leaves no gradients behind.
+/// Returns the course of the pass: the order in which the gradients became final.
 ///
 /// # Errors
 /// [`Error::Internal`] with the names of the parameters that received none; errors of the pass itself.
-pub fn probe(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+pub fn probe(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result<Course> {
     let grads = params.grads();
     grads.begin_step();
-    loss()?.backward()?;
+    grads.ready().learn();
+    let passed = loss().and_then(|loss| Ok(loss.backward()?));
+    let course = grads.ready().learned();
+    passed?;
     let absent = grads.missing();
     let names: Vec<&Param> = params.iter().collect();
     let list = |indices: &[usize]| -> String {
@@ -43,10 +47,9 @@ pub fn probe(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result
             list(&zero)
         ));
     }
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Internal(format!("gradient probe: {}", found.join("; "))))
+    match course {
+        Some(course) if found.is_empty() => Ok(course),
+        _ => Err(Error::Internal(format!("gradient probe: {}", found.join("; ")))),
     }
 }
 
@@ -66,7 +69,7 @@ mod tests {
         })
     }
 
-    fn run(between: impl Fn(Tensor) -> Tensor) -> Result<()> {
+    fn run(between: impl Fn(Tensor) -> Tensor) -> Result<Course> {
         let (set, (first, second)) = two_layers();
         probe(&set, || {
             let hidden = between(first.forward(&random_tensor(&[5, 4], 1))?);

@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::setup::Job;
 use crate::collective::Group;
-use crate::config::Card;
+use crate::config::{Algorithm, Card, Wire};
 use crate::report::console::Console;
 use crate::util::human;
 
@@ -13,6 +13,9 @@ pub fn heading(console: &Console, job: &Job, group: &Group) {
     let about = if card.about.is_empty() { "training" } else { &card.about };
     console.line(&format!("annulus {}: {about}", env!("CARGO_PKG_VERSION")));
     console.fact("ranks", &ranks(group));
+    if group.size() > 1 {
+        console.fact("reduce", &reduction(card, group));
+    }
     let grads = job.replica.params.grads();
     console.fact(
         "model",
@@ -80,7 +83,36 @@ fn ranks(group: &Group) -> String {
     hosts.sort_unstable();
     hosts.dedup();
     let (n, h) = (group.size(), hosts.len());
-    format!("{n} rank{} on {h} host{} ({})", plural(n), plural(h), hosts.join(", "))
+    let threads = rayon::current_num_threads();
+    format!(
+        "{n} rank{} on {h} host{} ({}), {threads} thread{} each",
+        plural(n),
+        plural(h),
+        hosts.join(", "),
+        plural(threads)
+    )
+}
+
+/// How gradients meet.
+fn reduction(card: &Card, group: &Group) -> String {
+    let comm = &card.comm;
+    let (name, wire) = (format!("{:?}", comm.algorithm), format!("{:?}", comm.wire));
+    let mut text = match (comm.algorithm, group.shared_memory()) {
+        (Algorithm::Auto | Algorithm::Shared, Ok(())) if group.host_count() == 1 => {
+            "in shared memory".to_owned()
+        }
+        (Algorithm::Auto | Algorithm::Shared, Ok(())) => {
+            "in shared memory on each host, ring between hosts".to_owned()
+        }
+        (Algorithm::Auto | Algorithm::Shared, Err(why)) => {
+            format!("ring of messages; no shared memory: {why}")
+        }
+        _ => format!("{} of messages", name.to_lowercase()),
+    };
+    if comm.wire != Wire::F32 {
+        text += &format!(", {} between hosts", wire.to_lowercase());
+    }
+    text
 }
 
 fn batch(card: &Card, group: &Group, plan: Plan) -> String {

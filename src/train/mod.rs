@@ -9,7 +9,9 @@ mod early_stopping;
 mod evaluate;
 mod faults;
 mod heading;
+mod overlap;
 mod plan;
+pub mod reduce;
 mod replica;
 mod reporter;
 mod schedule;
@@ -17,13 +19,16 @@ mod setup;
 mod step;
 pub mod strategy;
 mod tally;
+mod threads;
 
 pub use device::Choice as Device;
 pub use plan::Plan;
 pub use reporter::percent;
 pub use setup::Job;
+pub use step::StepReport;
 pub use strategy::Strategy;
 pub use tally::Tally;
+pub use threads::use_threads;
 
 use crate::checkpoint::model_file::{self, Named};
 use crate::collective::Group;
@@ -33,9 +38,11 @@ use crate::error::{Error, Result};
 use crate::report::run_folder::MODEL;
 use crate::util::whereabouts::{Phase, enter};
 use early_stopping::Watcher;
+use overlap::Overlap;
 use reporter::Reporter;
 use schedule::LearningRate;
 use std::path::Path;
+use step::Settings;
 
 /// Trains the card's model and leaves model, metrics and status in the folder `out`.
 ///
@@ -57,10 +64,37 @@ pub fn run(card: Card, device: Device, out: &Path, group: &mut Group) -> Result<
 /// # Errors
 /// As [`run`], up to the first step.
 pub fn dry_run(card: Card, device: Device, group: &mut Group) -> Result<()> {
-    let job = Job::prepare(card, device, group)?;
+    let mut job = Job::prepare(card, device, group)?;
     job.probe(group)?;
     heading::describe(&job, group);
     Ok(())
+}
+
+/// Takes `steps` steps of the card's job and tells how each went; nothing is evaluated or written.
+/// With `overlap` gradients are reduced while the backward pass goes on.
+///
+/// # Errors
+/// As [`run`].
+pub fn time_steps(
+    card: Card,
+    device: Device,
+    steps: u64,
+    overlap: bool,
+    group: &mut Group,
+) -> Result<Vec<StepReport>> {
+    let mut job = Job::prepare(card, device, group)?;
+    job.probe(group)?;
+    let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, steps);
+    let plan = Plan { total_steps: steps, ..job.plan };
+    let mut loader =
+        Loader::start(job.train.clone(), plan.feed(&job.card, group.rank(), group.size()))?;
+    let settings = Settings { card: &job.card, overlap };
+    (0..steps)
+        .map(|step| {
+            let lr = rates.at(step);
+            step::take(&mut job.replica, &mut loader, group, &settings, step, lr)
+        })
+        .collect()
 }
 
 /// The loop.
@@ -70,11 +104,16 @@ fn train(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result<()
     let mut loader = Loader::start(job.train.clone(), feed)?;
     let mut watcher = job.card.train.early_stopping.clone().map(Watcher::new);
     let mut best: Option<Vec<Named>> = None;
+    let mut overlap = Overlap::new(job.card.comm.overlap, job.replica.params.grads(), group);
     reporter.start();
     for step in 0..job.plan.total_steps {
-        let taken =
-            step::take(&mut job.replica, &mut loader, group, &job.card, step, rates.at(step))?;
+        let settings = Settings { card: &job.card, overlap: overlap.next() };
+        let lr = rates.at(step);
+        let taken = step::take(&mut job.replica, &mut loader, group, &settings, step, lr)?;
         reporter.step(step, &taken)?;
+        if let Some(verdict) = overlap.see(&taken, group)? {
+            reporter.overlap(verdict);
+        }
         if !job.plan.ends_epoch(step) {
             continue;
         }

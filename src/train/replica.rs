@@ -6,10 +6,11 @@ use crate::config::Card;
 use crate::data::{Batch, Dataset};
 use crate::error::Result;
 use crate::model::{self, Model, Pass};
-use crate::nn::{Param, ParamBuilder, ParamSet, correct, cross_entropy};
+use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, correct, cross_entropy};
 use crate::optim::{self, Optimizer};
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
+use std::time::{Duration, Instant};
 
 /// A model, its parameters and gradients, and its optimizer.
 pub struct Replica {
@@ -23,6 +24,17 @@ pub struct Replica {
     shape: Vec<usize>,
 }
 
+/// Where the time of a step went, as far as passes over micro-batches tell.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Spent {
+    /// Waiting for data.
+    pub input: Duration,
+    /// Forward passes and losses.
+    pub forward: Duration,
+    /// Backward passes.
+    pub backward: Duration,
+}
+
 impl Replica {
     /// Builds the card's model for samples of `shape` (channels, rows, columns).
     ///
@@ -31,9 +43,8 @@ impl Replica {
     pub fn build(card: &Card, shape: &[usize], device: &Device) -> Result<Replica> {
         let builder = ParamBuilder::new(card.seed, device);
         let model = model::build(&card.model, shape, card.data.classes, &builder)?;
-        let bytes = |mb: f64| (mb * 1e6) as usize;
-        let params =
-            builder.finish(bytes(card.comm.first_bucket_mb), bytes(card.comm.bucket_mb))?;
+        let bytes = bucket_bytes(card);
+        let params = builder.finish(bytes.first, bytes.others)?;
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
         let optimizer = optim::build(&card.optimizer, &lens)?;
         let (device, shape) = (device.clone(), shape.to_vec());
@@ -46,15 +57,19 @@ impl Replica {
     ///
     /// # Errors
     /// When an operation fails.
-    pub fn forward_backward(&self, batch: &Batch) -> Result<Tally> {
+    pub fn forward_backward(&self, batch: &Batch, spent: &mut Spent) -> Result<Tally> {
         if batch.labels.is_empty() {
             return Ok(Tally::default());
         }
         enter(Phase::Forward);
+        let start = Instant::now();
         let (losses, tally) = self.losses(batch, true)?;
         let loss = (losses.sum_all()? * (1.0 / batch.global_weight))?;
+        let turn = Instant::now();
+        spent.forward += turn - start;
         enter(Phase::Backward);
         loss.backward()?;
+        spent.backward += turn.elapsed();
         Ok(tally)
     }
 
@@ -142,4 +157,11 @@ impl Replica {
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         self.params.iter().map(|p| (p.name().to_owned(), p.var().dims().to_vec())).collect()
     }
+}
+
+/// The sizes of gradient buckets that the card asks for.
+#[must_use]
+pub fn bucket_bytes(card: &Card) -> BucketBytes {
+    let bytes = |mb: f64| (mb * 1e6) as usize;
+    BucketBytes { first: bytes(card.comm.first_bucket_mb), others: bytes(card.comm.bucket_mb) }
 }

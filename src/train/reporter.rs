@@ -1,6 +1,7 @@
 //! Turns what the loop sees into lines, files and a progress bar. Active on rank 0 only.
 
 use super::heading::heading;
+use super::overlap::Verdict;
 use super::setup::Job;
 use super::step::StepReport;
 use super::tally::Tally;
@@ -117,6 +118,15 @@ impl Reporter {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// It was measured whether to overlap reduction and backward pass.
+    pub fn overlap(&mut self, Verdict { on, off_ms, on_ms }: Verdict) {
+        let choice = if on { "on" } else { "off" };
+        self.console.fact(
+            "overlap",
+            &format!("{choice}: a step took {on_ms:.1} ms with and {off_ms:.1} ms without it"),
+        );
     }
 
     /// An epoch has ended with step `step`, with an evaluation if it was due.

@@ -4,7 +4,7 @@
 use super::device::Choice;
 use super::faults;
 use super::plan::Plan;
-use super::replica::Replica;
+use super::replica::{Replica, bucket_bytes};
 use crate::checkpoint::model_file;
 use crate::collective::{Group, Tuning};
 use crate::config::Card;
@@ -61,16 +61,21 @@ impl Job {
         Ok(Job { card, replica, train, test, plan })
     }
 
-    /// Proves on the first samples that every parameter receives a gradient.
+    /// Proves on the first samples that every parameter receives a gradient, and lays the gradients
+    /// out in the order in which that backward pass finished them, in memory that the ranks of a host
+    /// share.
     ///
     /// # Errors
-    /// Naming the parameters that do not.
-    pub fn probe(&self, group: &mut Group) -> Result<()> {
-        if !self.card.train.probe {
-            return Ok(());
+    /// Naming the parameters that receive none.
+    pub fn probe(&mut self, group: &mut Group) -> Result<()> {
+        let mut course = self.replica.params.name_course();
+        if self.card.train.probe {
+            let loss = || self.replica.probe_loss(self.train.as_ref());
+            course = group.together(probe(&self.replica.params, loss))?;
         }
-        let probed = probe(&self.replica.params, || self.replica.probe_loss(self.train.as_ref()));
-        group.together(probed)
+        group.require_equal("the order of the gradients", &format!("{course:?}"))?;
+        let mut allocate = |len| group.shared_buffer(len);
+        self.replica.params.lay_out(&course, bucket_bytes(&self.card), &mut allocate)
     }
 
     /// Takes over the parameters of a model file.

@@ -4,18 +4,19 @@
 //!   each rank:   its part of the global batch, in micro-batches
 //!                    │ forward, loss / W, backward       W = weight of the global batch
 //!                    ▼
-//!                gradient buckets (sums)  ──ring──►  sums over all ranks
-//!                    │                               = gradient of the global mean
+//!                gradient buckets (sums)  ──all-reduce──►  sums over all ranks
+//!                    │                                     = gradient of the global mean
 //!                    ▼
 //!                clip by global norm, optimizer: the same bits on every rank
 //! ```
 
 use super::faults;
-use super::replica::Replica;
+use super::reduce::{self, Reduced};
+use super::replica::{Replica, Spent};
 use super::tally::Tally;
-use crate::collective::{Group, Op};
+use crate::collective::Group;
 use crate::config::Card;
-use crate::data::Loader;
+use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::util::whereabouts::{Phase, at_step, enter};
 use std::time::{Duration, Instant};
@@ -31,10 +32,24 @@ pub struct StepReport {
     pub lr: f64,
     /// Wall time of the step.
     pub wall: Duration,
-    /// Of it, in gradient reduction.
-    pub comm: Duration,
     /// Of it, waiting for data.
     pub input: Duration,
+    /// Of it, forward passes.
+    pub forward: Duration,
+    /// Of it, backward passes.
+    pub backward: Duration,
+    /// Of it, gradient reduction that nothing hides.
+    pub comm: Duration,
+    /// Of it, the optimizer.
+    pub optimizer: Duration,
+}
+
+/// What is equal for all steps of a run.
+pub struct Settings<'a> {
+    /// The job.
+    pub card: &'a Card,
+    /// Whether gradients are reduced while the backward pass goes on.
+    pub overlap: bool,
 }
 
 /// Takes step `step` (counted from 0) at learning rate `lr`.
@@ -46,52 +61,67 @@ pub fn take(
     replica: &mut Replica,
     loader: &mut Loader,
     group: &mut Group,
-    card: &Card,
+    settings: &Settings,
     step: u64,
     lr: f64,
 ) -> Result<StepReport> {
-    let start = Instant::now();
+    let (start, card) = (Instant::now(), settings.card);
     at_step(step + 1);
     faults::before_step(&card.faults, step + 1, group)?;
 
-    let mut tally = Tally::default();
-    let mut input = Duration::ZERO;
+    let (mut tally, mut spent) = (Tally::default(), Spent::default());
+    let (rank, micro_batches) = (group.rank(), card.train.accumulate);
+    let mut reduced = None;
     replica.params.grads().begin_step();
-    for _ in 0..card.train.accumulate {
-        enter(Phase::Input);
-        let asked = Instant::now();
-        let batch = loader.next_batch()?.ok_or_else(|| {
-            Error::Internal(format!("the loader had no batch left at step {}", step + 1))
-        })?;
-        input += asked.elapsed();
-        tally += replica.forward_backward(&batch)?;
+    for micro in 1..=micro_batches {
+        let batch = next_batch(loader, step, &mut spent)?;
+        let mut pass = || {
+            let tally = replica.forward_backward(&batch, &mut spent)?;
+            if micro == micro_batches {
+                faults::after_backward(&card.faults, step + 1, rank, &replica.params);
+            }
+            Ok(tally)
+        };
+        if settings.overlap && micro == micro_batches {
+            reduced = Some(reduce::during(&replica.params, group, tally, pass)?);
+        } else {
+            tally += pass()?;
+        }
         loader.recycle(batch);
     }
-    faults::after_backward(&card.faults, step + 1, group.rank(), &replica.params);
-
-    enter(Phase::Reduce);
-    let reduce = Instant::now();
-    let tally = reduce_all(replica, group, tally)?;
-    let comm = reduce.elapsed();
-
-    enter(Phase::Optimizer);
-    let grad_norm = replica.params.grads().norm_squared().sqrt();
+    let Reduced { tally, grad_norm, exposed } = match reduced {
+        Some(reduced) => reduced,
+        None => reduce::after(replica.params.grads(), group, tally)?,
+    };
     if !(tally.loss.is_finite() && grad_norm.is_finite()) {
         return Err(group.common_failure(not_finite(tally, grad_norm, step + 1)));
     }
+    enter(Phase::Optimizer);
+    let update = Instant::now();
     replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
-    Ok(StepReport { tally, grad_norm, lr, wall: start.elapsed(), comm, input })
+    let (optimizer, wall) = (update.elapsed(), start.elapsed());
+    let Spent { input, forward, backward } = spent;
+    Ok(StepReport {
+        tally,
+        grad_norm,
+        lr,
+        wall,
+        input,
+        forward,
+        backward,
+        comm: exposed,
+        optimizer,
+    })
 }
 
-/// Sums gradients and metrics over all ranks. Parameters without a gradient here count as zeros:
-/// every rank reduces the same buckets in the same order, whatever its share of the batch.
-fn reduce_all(replica: &Replica, group: &mut Group, tally: Tally) -> Result<Tally> {
-    let grads = replica.params.grads();
-    grads.zero_missing();
-    for k in 0..grads.bucket_count() {
-        grads.with_bucket(k, |bucket| group.all_reduce(bucket, Op::Sum))?;
-    }
-    tally.reduce(group)
+fn next_batch(loader: &mut Loader, step: u64, spent: &mut Spent) -> Result<Batch> {
+    enter(Phase::Input);
+    let asked = Instant::now();
+    let batch = loader.next_batch()?.ok_or_else(|| {
+        Error::Internal(format!("the loader had no batch left at step {}", step + 1))
+    })?;
+    spent.input += asked.elapsed();
+    Ok(batch)
 }
 
 /// What the gradient is multiplied by so that its norm is at most `limit`.

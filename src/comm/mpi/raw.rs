@@ -117,6 +117,20 @@ pub fn start_all_reduce(
     Ok(request)
 }
 
+/// `MPI_Allreduce`, sum. Returns when it is done.
+///
+/// # Panics
+/// When the lengths differ or are 2³¹ or more.
+pub fn all_reduce_blocking(comm: Comm, from: &[f32], into: &mut [f32]) -> Result<()> {
+    assert!(from.len() == into.len() && from.len() < 1 << 31, "not for {} numbers", from.len());
+    // SAFETY: both buffers hold that many floats; the rest are constants of the MPI library.
+    check("reduce with MPI_Allreduce", unsafe {
+        let (source, target) = (from.as_ptr().cast(), into.as_mut_ptr().cast());
+        let (datatype, op) = (ffi::RSMPI_FLOAT, ffi::RSMPI_SUM);
+        ffi::MPI_Allreduce(source, target, from.len() as c_int, datatype, op, comm.0)
+    })
+}
+
 /// The number of bytes received if the request is done.
 pub fn test(request: &mut Request) -> Result<Option<usize>> {
     let (mut done, mut bytes) = (0, 0);

@@ -1,0 +1,211 @@
+//! Convolution, bias, ReLU and 2×2 max-pooling of few channels, without unrolled columns: the forward
+//! pass of [`super::block`] for the shapes that [`fits`] names.
+//!
+//! A matrix product of 6 or 16 rows leaves most of a register tile empty, and unrolling costs as
+//! much as multiplying. Here the output channels lie side by side in vectors, and the four positions
+//! under a pooling window stay in registers from the first product to the maximum:
+//!
+//! ```text
+//! for each image, for each block of output channels (one or two vectors), for each pooling window
+//!     acc[4 positions] = 0
+//!     for each input channel, kernel row, kernel column
+//!         w = weights of the block                          one or two vectors
+//!         acc[position] += w · pixel under the position     pixel in every lane
+//!     maximum of the four, its position, bias, ReLU         still one lane per output channel
+//! ```
+//!
+//! At 8 lanes, a block of two vectors has 8 sums, as many as two multiply-add units with a latency of
+//! four cycles need; with one vector two windows are done together for the same reason.
+
+use super::im2col::Geometry;
+use super::pool::DEAD;
+use super::simd::{self, Kernel, Vector};
+
+/// Whether the kernels of this file and of [`super::sparse`] are the fastest for a block.
+pub(super) fn fits(g: &Geometry, c_out: usize, window: usize) -> bool {
+    window == 2 && g.padding == 0 && matches!(g.kernel, 3 | 5) && g.channels * c_out <= 512
+}
+
+/// Convolves and pools the images of a batch.
+pub(super) struct Forward<'a> {
+    pub(super) g: Geometry,
+    /// (batch, c_in, rows, cols)
+    pub(super) x: &'a [f32],
+    /// (c_out, c_in, k, k)
+    pub(super) weight: &'a [f32],
+    /// (c_out)
+    pub(super) bias: &'a [f32],
+    /// (batch, c_out, rows' / 2, cols' / 2), to be written.
+    pub(super) out: &'a mut [f32],
+    /// Of the same shape: where in the window the maximum was, or [`DEAD`].
+    pub(super) argmax: &'a mut [u8],
+}
+
+/// Runs [`Forward`].
+pub(super) fn forward(pass: Forward) {
+    let lanes = pass.bias.len().next_power_of_two();
+    simd::run(pass, lanes);
+}
+
+impl Kernel for Forward<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        match self.g.kernel {
+            3 => self.images::<V, 3>(),
+            5 => self.images::<V, 5>(),
+            k => unreachable!("kernel {k} is not one that fits"),
+        }
+    }
+}
+
+impl Forward<'_> {
+    #[inline(always)]
+    fn images<V: Vector, const K: usize>(self) {
+        let (g, c_out) = (&self.g, self.bias.len());
+        let (patch, padded) = (g.patch(), c_out.next_multiple_of(V::LANES));
+        let weights = side_by_side(self.weight, patch, V::LANES, padded);
+        let mut bias = self.bias.to_vec();
+        bias.resize(padded, 0.0);
+        let pooled = (g.out_rows() / 2) * (g.out_cols() / 2);
+        let (mut best, mut at) = (vec![0.0; pooled * padded], vec![0.0; pooled * padded]);
+        for ((image, out), argmax) in self
+            .x
+            .chunks_exact(g.image())
+            .zip(self.out.chunks_exact_mut(c_out * pooled))
+            .zip(self.argmax.chunks_exact_mut(c_out * pooled))
+        {
+            let mut c = 0;
+            while c < padded {
+                let (weights, bias) = (&weights[c * patch..], &bias[c..]);
+                let to = Pooled { best: &mut best[c..], at: &mut at[c..], stride: padded };
+                if padded - c >= 2 * V::LANES {
+                    windows::<V, K, 2, 1>(g, image, weights, bias, to);
+                    c += 2 * V::LANES;
+                } else {
+                    windows::<V, K, 1, 2>(g, image, weights, bias, to);
+                    c += V::LANES;
+                }
+            }
+            for (c, out) in out.chunks_exact_mut(pooled).enumerate() {
+                for (out, best) in out.iter_mut().zip(best.chunks_exact(padded)) {
+                    *out = best[c];
+                }
+            }
+            for (c, argmax) in argmax.chunks_exact_mut(pooled).enumerate() {
+                for (argmax, at) in argmax.iter_mut().zip(at.chunks_exact(padded)) {
+                    *argmax = at[c] as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Weights (c_out, patch) as (vectors, patch, lanes), with zeros for the channels that fill the last
+/// vector.
+fn side_by_side(weight: &[f32], patch: usize, lanes: usize, padded: usize) -> Vec<f32> {
+    let mut packed = vec![0.0; padded * patch];
+    for (c, row) in weight.chunks_exact(patch).enumerate() {
+        let first = c / lanes * lanes * patch + c % lanes;
+        for (i, &w) in row.iter().enumerate() {
+            packed[first + i * lanes] = w;
+        }
+    }
+    packed
+}
+
+/// Where the results of a block of channels go: (window, channel), rows of `stride` values.
+struct Pooled<'a> {
+    best: &'a mut [f32],
+    /// The position in the window as a number, so that it can be chosen lane by lane.
+    at: &'a mut [f32],
+    stride: usize,
+}
+
+/// All windows of one image for a block of `B` vectors of channels, `N` windows of a row at a time.
+#[inline(always)]
+fn windows<V: Vector, const K: usize, const B: usize, const N: usize>(
+    g: &Geometry,
+    image: &[f32],
+    weights: &[f32],
+    bias: &[f32],
+    mut to: Pooled,
+) {
+    let across = g.out_cols() / 2;
+    for y in 0..g.out_rows() / 2 {
+        let line = &image[2 * y * g.cols..];
+        let mut x = 0;
+        while x < across {
+            if x + N <= across {
+                let sums = sums::<V, K, B, N>(g, &line[2 * x..], weights);
+                for (n, sums) in sums.iter().enumerate() {
+                    pool::<V, B>(sums, bias, &mut to, y * across + x + n);
+                }
+                x += N;
+            } else {
+                let sums = sums::<V, K, B, 1>(g, &line[2 * x..], weights);
+                pool::<V, B>(&sums[0], bias, &mut to, y * across + x);
+                x += 1;
+            }
+        }
+    }
+}
+
+/// The convolution, without bias, at the four positions of each of `N` windows side by side, of which
+/// `from` begins with the first pixel.
+#[inline(always)]
+fn sums<V: Vector, const K: usize, const B: usize, const N: usize>(
+    g: &Geometry,
+    from: &[f32],
+    weights: &[f32],
+) -> [[[V; B]; 4]; N] {
+    let mut sums = [[[V::splat(0.0); B]; 4]; N];
+    let size = g.patch() * V::LANES;
+    let mut offset = 0;
+    for channel in 0..g.channels {
+        for ky in 0..K {
+            let first = (channel * g.rows + ky) * g.cols;
+            let top = &from[first..][..2 * N + K - 1];
+            let bottom = &from[first + g.cols..][..2 * N + K - 1];
+            for kx in 0..K {
+                let mut w = [V::splat(0.0); B];
+                for b in 0..B {
+                    w[b] = V::load(&weights[b * size + offset..]);
+                }
+                offset += V::LANES;
+                for n in 0..N {
+                    for p in 0..4 {
+                        let line = if p < 2 { top } else { bottom };
+                        let pixel = V::splat(line[kx + 2 * n + p % 2]);
+                        for b in 0..B {
+                            sums[n][p][b] = w[b].mul_add(pixel, sums[n][p][b]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Maximum, bias and ReLU of one window.
+#[inline(always)]
+fn pool<V: Vector, const B: usize>(
+    sums: &[[V; B]; 4],
+    bias: &[f32],
+    to: &mut Pooled,
+    window: usize,
+) {
+    for b in 0..B {
+        let (mut best, mut at) = (sums[0][b], V::splat(0.0));
+        for (p, position) in [(1, 1.0), (2, 2.0), (3, 3.0)] {
+            let above = sums[p][b].above(best);
+            best = V::select(above, sums[p][b], best);
+            at = V::select(above, V::splat(position), at);
+        }
+        let v = best.add(V::load(&bias[b * V::LANES..]));
+        let alive = v.above(V::splat(0.0));
+        let to_lane = window * to.stride + b * V::LANES;
+        V::select(alive, v, V::splat(0.0)).store(&mut to.best[to_lane..]);
+        V::select(alive, at, V::splat(f32::from(DEAD))).store(&mut to.at[to_lane..]);
+    }
+}

@@ -1,0 +1,261 @@
+//! Vectors of `f32` as wide as this processor has them, chosen at run time.
+//!
+//! A kernel is written once, over any [`Vector`], and [`run`] compiles it three times: for AVX-512
+//! (16 lanes), for AVX2 with FMA (8 lanes), and for what every processor of the target has (4 lanes,
+//! plain arrays that the compiler turns into SSE2 or NEON). A program built for any x86-64 then uses
+//! what it finds.
+//!
+//! Everything on the way from [`run`] to the vector's methods must be `#[inline(always)]` (no
+//! closures over vectors): code that is not inlined into the function with the wider instructions is
+//! compiled without them, and every vector then goes through memory.
+#![allow(unsafe_code)]
+
+/// Some `f32` side by side. Operations are lane by lane.
+pub(super) trait Vector: Copy {
+    /// One truth value per lane.
+    type Mask: Copy;
+
+    /// How many values.
+    const LANES: usize;
+
+    /// `v` in each lane.
+    fn splat(v: f32) -> Self;
+
+    /// The first values of `from`.
+    ///
+    /// # Panics
+    /// When there are fewer than [`Vector::LANES`].
+    fn load(from: &[f32]) -> Self;
+
+    /// Overwrites the first values of `to`.
+    ///
+    /// # Panics
+    /// When there are fewer than [`Vector::LANES`].
+    fn store(self, to: &mut [f32]);
+
+    /// self + other
+    fn add(self, other: Self) -> Self;
+
+    /// self · factor + addend, rounded once where the processor can.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// Where self > other, or self is NaN.
+    fn above(self, other: Self) -> Self::Mask;
+
+    /// `yes` where the mask is true, else `no`.
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+}
+
+/// A computation that is compiled once per width.
+pub(super) trait Kernel {
+    /// Does it. Mark the implementation `#[inline(always)]`.
+    fn run<V: Vector>(self);
+}
+
+/// Runs the kernel with the widest vectors of this processor, but none of more than `most` lanes:
+/// lanes without work cost time, too.
+pub(super) fn run(kernel: impl Kernel, most: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if most >= 16 && x86::has_avx512() {
+            // SAFETY: the processor has the instructions, which was asked on the line above.
+            return unsafe { x86::run_avx512(kernel) };
+        }
+        if most >= 8 && x86::has_avx2() {
+            // SAFETY: the processor has the instructions, which was asked on the line above.
+            return unsafe { x86::run_avx2(kernel) };
+        }
+    }
+    let _ = most;
+    kernel.run::<Portable>();
+}
+
+#[derive(Clone, Copy)]
+struct Portable([f32; 4]);
+
+impl Vector for Portable {
+    type Mask = [bool; 4];
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        Portable([v; 4])
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32]) -> Self {
+        Portable([from[0], from[1], from[2], from[3]])
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32]) {
+        to[..4].copy_from_slice(&self.0);
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let one = |i: usize| match cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+            true => self.0[i].mul_add(factor.0[i], addend.0[i]),
+            // Without the instruction, `mul_add` is a call into the C library.
+            false => self.0[i] * factor.0[i] + addend.0[i],
+        };
+        Portable(std::array::from_fn(one))
+    }
+
+    #[inline(always)]
+    fn above(self, other: Self) -> Self::Mask {
+        std::array::from_fn(|i| self.0[i] > other.0[i] || self.0[i].is_nan())
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        Portable(std::array::from_fn(|i| if mask[i] { yes.0[i] } else { no.0[i] }))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Kernel, Vector};
+    use std::arch::x86_64::*;
+
+    /// Whether the processor has what `run_avx512` needs (looked up in a static after the first call).
+    pub(super) fn has_avx512() -> bool {
+        has_avx2()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+    }
+
+    /// Whether the processor has what `run_avx2` needs.
+    pub(super) fn has_avx2() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+
+    /// To be called only where the processor has these.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(super) fn run_avx512(kernel: impl Kernel) {
+        kernel.run::<Avx512>();
+    }
+
+    /// To be called only where the processor has these.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn run_avx2(kernel: impl Kernel) {
+        kernel.run::<Avx2>();
+    }
+
+    // Private: no code but the two functions above can name these types, so no method of theirs runs
+    // on a processor without the instructions.
+    #[derive(Clone, Copy)]
+    struct Avx512(__m512);
+    #[derive(Clone, Copy)]
+    struct Avx2(__m256);
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn above512(a: __m512, b: __m512) -> __mmask16 {
+        _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn select512(mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
+        _mm512_mask_blend_ps(mask, no, yes)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn above256(a: __m256, b: __m256) -> __m256 {
+        _mm256_or_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b), _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn select256(mask: __m256, yes: __m256, no: __m256) -> __m256 {
+        _mm256_blendv_ps(no, yes, mask)
+    }
+
+    macro_rules! vector {
+        ($name:ident, $lanes:literal, $mask:ty, $splat:ident, $load:ident, $store:ident, $add:ident,
+         $mul_add:ident, $above:ident, $select:ident) => {
+            impl Vector for $name {
+                type Mask = $mask;
+                const LANES: usize = $lanes;
+
+                #[inline(always)]
+                fn splat(v: f32) -> Self {
+                    // SAFETY: the processor has the instruction, see the types.
+                    $name(unsafe { $splat(v) })
+                }
+
+                #[inline(always)]
+                fn load(from: &[f32]) -> Self {
+                    assert!(from.len() >= $lanes);
+                    // SAFETY: as above; and as many values are there, at any alignment.
+                    $name(unsafe { $load(from.as_ptr()) })
+                }
+
+                #[inline(always)]
+                fn store(self, to: &mut [f32]) {
+                    assert!(to.len() >= $lanes);
+                    // SAFETY: as above; and as many values are there, at any alignment.
+                    unsafe { $store(to.as_mut_ptr(), self.0) }
+                }
+
+                #[inline(always)]
+                fn add(self, other: Self) -> Self {
+                    // SAFETY: the processor has the instruction, see the types.
+                    $name(unsafe { $add(self.0, other.0) })
+                }
+
+                #[inline(always)]
+                fn mul_add(self, factor: Self, addend: Self) -> Self {
+                    // SAFETY: the processor has the instruction, see the types.
+                    $name(unsafe { $mul_add(self.0, factor.0, addend.0) })
+                }
+
+                #[inline(always)]
+                fn above(self, other: Self) -> Self::Mask {
+                    // SAFETY: the processor has the instructions, see the types.
+                    unsafe { $above(self.0, other.0) }
+                }
+
+                #[inline(always)]
+                fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+                    // SAFETY: the processor has the instruction, see the types.
+                    $name(unsafe { $select(mask, yes.0, no.0) })
+                }
+            }
+        };
+    }
+
+    vector!(
+        Avx512,
+        16,
+        __mmask16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_fmadd_ps,
+        above512,
+        select512
+    );
+    vector!(
+        Avx2,
+        8,
+        __m256,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps,
+        above256,
+        select256
+    );
+}
