@@ -1,19 +1,16 @@
 //! `annulus bench allreduce`: sizes × algorithms, ours beside MPI's own and the memory limit.
 
 use super::args::AllreduceArgs;
+use super::buffers::Buffers;
 use super::entrant::{self, Entrant, MPI, OURS};
 use super::heading::{self, Heading};
 use super::race::{Times, race};
 use super::table::{Table, column, digits, percent, size, time};
-use super::{limits, sizes, sums, tensors};
+use super::{limits, sizes, tensors};
 use crate::collective::{Group, Op};
 use crate::error::Result;
-use crate::util::aligned::FlatBuf;
 use serde_json::{Map, Value, json};
 use std::time::Instant;
-
-/// Buffers of the largest size on each rank: the data, MPI's copy of it, and two for the memory limit.
-const BUFFERS: u64 = 4;
 
 /// Measures, prints, and writes what was asked for.
 ///
@@ -27,24 +24,24 @@ pub fn run(args: &AllreduceArgs, group: &mut Group) -> Result<()> {
         return tensors::run(args, count as usize, &entrants, &heading, group);
     }
     let sizes = plan(args.sizes.as_deref(), group)?;
-    let each = args.seconds.unwrap_or(args.budget / sizes.len() as f64);
-    let budget = format!("{} s for {} sizes at the most", digits(args.budget), sizes.len());
+    let budget = format!("{} s for {} sizes", digits(args.budget), sizes.len());
     heading.print(group, "allreduce", &budget);
     let table = begin(group, &entrants);
 
-    let start = Instant::now();
-    let mut field = Field::new(&sizes, entrants, heading.one_host(), group)?;
+    let (start, limited) = (Instant::now(), heading.one_host());
+    let len = sizes.last().map_or(0, |bytes| bytes / size_of::<f32>());
+    let mut buffers = Buffers::new(len, group)?;
     let mut rows = Vec::new();
-    for &bytes in &sizes {
-        let left = [args.budget - start.elapsed().as_secs_f64()];
-        // The slowest clock decides, so that all ranks stop before the same size.
-        let left = least(left, group)?;
+    for (i, &bytes) in sizes.iter().enumerate() {
+        // The fullest clock decides, so that all ranks stop before the same size.
+        let left = least(args.budget - start.elapsed().as_secs_f64(), group)?;
         if left <= 0.0 {
             table.note(&format!("{} and more: left out, --budget is spent", size(bytes)));
             break;
         }
-        let row = field.measure(bytes, each.min(left), group)?;
-        table.row(&cells(&row, &field.entrants));
+        let seconds = args.seconds.unwrap_or(f64::INFINITY).min(share(left, &sizes[i..]));
+        let row = measure(bytes, seconds, &entrants, limited, &mut buffers, group)?;
+        table.row(&cells(&row, &entrants));
         rows.push(row.to_json());
     }
     footer(&table, group, heading.one_host());
@@ -53,8 +50,18 @@ pub fn run(args: &AllreduceArgs, group: &mut Group) -> Result<()> {
     heading::write_json(args.json.as_deref(), figures, group)
 }
 
+/// The first size's part of the time that is left for all of them. Calls of large sizes take longer
+/// than the time that small ones need for a good median.
+fn share(left: f64, sizes: &[usize]) -> f64 {
+    let weight = |bytes: &usize| if *bytes > 1 << 20 { 4.0 } else { 1.0 };
+    left * sizes.first().map_or(1.0, weight) / sizes.iter().map(weight).sum::<f64>()
+}
+
 /// The least of a number over all ranks.
-pub(super) fn least([mine]: [f64; 1], group: &mut Group) -> Result<f64> {
+///
+/// # Errors
+/// When a rank is late.
+pub(super) fn least(mine: f64, group: &mut Group) -> Result<f64> {
     let mut negative = [-mine];
     group.all_reduce(&mut negative, Op::Max)?;
     Ok(-negative[0])
@@ -63,7 +70,7 @@ pub(super) fn least([mine]: [f64; 1], group: &mut Group) -> Result<f64> {
 /// The sizes to measure in rising order: those asked for, which must fit into memory, or those of the
 /// default that do.
 fn plan(asked: Option<&[usize]>, group: &mut Group) -> Result<Vec<usize>> {
-    let need = |bytes: usize| BUFFERS * bytes as u64;
+    let need = |bytes: usize| Buffers::COUNT * bytes as u64;
     let Some(asked) = asked else {
         let free = limits::memory_per_rank(group)?;
         let mut sizes = sizes::default_bytes();
@@ -79,15 +86,6 @@ fn plan(asked: Option<&[usize]>, group: &mut Group) -> Result<Vec<usize>> {
     Ok(sizes)
 }
 
-/// What all sizes are measured with.
-struct Field {
-    entrants: Vec<Entrant>,
-    /// Whether the ranks share one memory, which then limits the collective.
-    limited: bool,
-    data: FlatBuf,
-    pass: [FlatBuf; 2],
-}
-
 /// One size's figures.
 struct Row {
     bytes: usize,
@@ -98,69 +96,39 @@ struct Row {
     limit: Option<f64>,
 }
 
-impl Field {
-    fn new(
-        sizes: &[usize],
-        entrants: Vec<Entrant>,
-        limited: bool,
-        group: &mut Group,
-    ) -> Result<Field> {
-        let len = sizes.last().map_or(0, |bytes| bytes / size_of::<f32>());
-        let data = group.shared_buffer(len)?;
-        let pass = group.together(pages(len).and_then(|a| Ok([a, pages(len)?])))?;
-        Ok(Field { entrants, limited, data, pass })
-    }
-
-    /// Checks the sums of one size, then times all entrants and the memory pass in turn.
-    fn measure(&mut self, bytes: usize, seconds: f64, group: &mut Group) -> Result<Row> {
-        let start = Instant::now();
-        let len = bytes / size_of::<f32>();
-        let data = &mut self.data[..len];
-        let mut able = Vec::new();
-        for &entrant in &self.entrants {
-            if checked(entrant, data, group)? {
-                able.push(entrant);
-            }
+/// Checks the sums of one size, then times all entrants and the memory pass in turn.
+fn measure(
+    bytes: usize,
+    seconds: f64,
+    entrants: &[Entrant],
+    limited: bool,
+    buffers: &mut Buffers,
+    group: &mut Group,
+) -> Result<Row> {
+    let start = Instant::now();
+    let len = bytes / size_of::<f32>();
+    let (mut able, whole) = (Vec::new(), 0..len);
+    for &entrant in entrants {
+        if buffers.check(entrant, std::slice::from_ref(&whole), &size(bytes), group)? {
+            able.push(entrant);
         }
-        data.fill(sums::STEADY);
-        let [a, b] = &mut self.pass;
-        let (a, b) = (&mut a[..len], &b[..len]);
-        let left = least([seconds - start.elapsed().as_secs_f64()], group)?;
-        let contenders = able.len() + usize::from(self.limited);
-        let mut times = race(group, contenders, left, |group, which| {
-            match able.get(which) {
-                Some(entrant) => drop(group.all_reduce_by(entrant.0, data, Op::Sum)?),
-                None => limits::add(a, b),
-            }
-            Ok(())
-        })?;
-        // The pass moves three times the buffer, an in-place all-reduce at the least two times.
-        let limit = if self.limited { times.pop().map(|t| t.p50() * 2.0 / 3.0) } else { None };
-        let mut times = times.into_iter();
-        let by_entrant =
-            self.entrants.iter().map(|e| (*e, able.contains(e).then(|| times.next()).flatten()));
-        Ok(Row { bytes, ranks: group.size(), times: by_entrant.collect(), limit })
     }
-}
-
-/// A block whose every page is there: reading pages that were never written reads one page of zeros,
-/// from the cache.
-fn pages(len: usize) -> Result<FlatBuf> {
-    let mut block = FlatBuf::zeroed(len)?;
-    block.fill(1.0);
-    Ok(block)
-}
-
-/// Sums numbers whose sum is known; false where the entrant cannot do this size.
-fn checked(entrant: Entrant, data: &mut [f32], group: &mut Group) -> Result<bool> {
-    sums::fill(data, group.rank(), group.size());
-    if !group.all_reduce_by(entrant.0, data, Op::Sum)? {
-        return Ok(false);
-    }
-    let what = format!("{} by {}", size(size_of_val(data)), entrant.name());
-    let outcome = sums::check(data, group.size(), &what);
-    group.together(outcome)?;
-    Ok(true)
+    buffers.settle(len);
+    let left = least(seconds - start.elapsed().as_secs_f64(), group)?;
+    let contenders = able.len() + usize::from(limited);
+    let mut times = race(group, contenders, left, |group, which| {
+        match able.get(which) {
+            Some(&entrant) => drop(buffers.reduce(entrant, whole.clone(), group)?),
+            None => buffers.pass(len),
+        }
+        Ok(())
+    })?;
+    // The pass moves three times the buffer, an in-place all-reduce at the least two times.
+    let limit = if limited { times.pop().map(|t| t.p50() * 2.0 / 3.0) } else { None };
+    let mut times = times.into_iter();
+    let by_entrant =
+        entrants.iter().map(|e| (*e, able.contains(e).then(|| times.next()).flatten()));
+    Ok(Row { bytes, ranks: group.size(), times: by_entrant.collect(), limit })
 }
 
 impl Row {
@@ -268,12 +236,27 @@ fn footer(table: &Table, group: &Group, one_host: bool) {
     }
     table.note("all algorithms in turn, batch by batch; a batch is as many calls as take 200 µs; the slowest");
     table.note("rank counts; p50 and p99 are over batches; every sum was checked at every size");
+    table.note("ours in place on shared memory where gradients live; mpi: MPI_Allreduce between two buffers");
     table.note("alg = size/time   bus = alg · 2(P−1)/P   mpi/ours: above 1 ours is faster");
     if one_host {
         table.note("limit: the least time over the time of ours. Least: each rank reads the size once and writes");
-        table.note("it once, at the speed of a[i] += b[i] on all ranks at once, on buffers of this size; below");
-        table.note("about 1 MiB those stay in each core's own cache, and the way between the cores counts instead");
+        table.note("it once, as fast as a[i] += b[i] runs on all ranks at once over buffers of this size. In the");
+        table.note("caches the way between the cores counts instead; where the pass's two buffers no longer fit");
+        table.note("into them and the one of ours does, it is above 100 %");
     } else {
         table.note("limit: not shown, the link between the hosts is not measured here");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_shared_out_among_the_sizes_that_are_left() {
+        let sizes = [8, 64, 2 << 20];
+        assert_eq!(share(60.0, &sizes), 10.0);
+        assert_eq!(share(50.0, &sizes[1..]), 10.0);
+        assert_eq!(share(40.0, &sizes[2..]), 40.0);
     }
 }

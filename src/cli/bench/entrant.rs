@@ -45,9 +45,12 @@ pub fn available(wanted: Option<&[Entrant]>, group: &mut Group) -> Result<Vec<En
         if wanted.is_some_and(|wanted| !wanted.contains(&entrant)) {
             continue;
         }
-        // A single rank never comes to call MPI.
-        let here = entrant != MPI || group.size() > 1;
-        if here && group.all_reduce_by(entrant.0, &mut [0f32; 16], Op::Sum)? {
+        let mut data = [0f32; 16];
+        let here = match entrant {
+            MPI => group.mpi_sum(&[0f32; 16], &mut data)?,
+            _ => group.all_reduce_by(entrant.0, &mut data, Op::Sum)?,
+        };
+        if here {
             found.push(entrant);
         } else if wanted.is_some() {
             return Err(group.common_failure(missing(entrant, group)));
@@ -58,7 +61,9 @@ pub fn available(wanted: Option<&[Entrant]>, group: &mut Group) -> Result<Vec<En
 
 fn missing(entrant: Entrant, group: &Group) -> Error {
     let why = match (entrant, group.shared_memory()) {
-        (MPI, _) => "there is one rank, which needs no MPI. Start it with mpirun -n 2 or more",
+        (MPI, _) => {
+            "this process was started without mpirun or srun, so there is no MPI. Start it with mpirun -n 2"
+        }
         (_, Err(why)) => why,
         _ => "the ranks at hand have no use for it. Leave it out",
     };

@@ -8,11 +8,13 @@
 //! | `optimizer` | updates, beside Candle's |
 //! | `race` | several things timed in turn, the slowest rank's time |
 //! | `limits` | memory passes, peak of matrix products, free memory |
+//! | `buffers` | memory that is summed |
 //! | `sums` | numbers whose sum is exact, and the check |
 //! | `heading` `table` `sizes` `entrant` | what people see and write |
 
 mod allreduce;
 pub mod args;
+mod buffers;
 mod entrant;
 mod heading;
 mod limits;

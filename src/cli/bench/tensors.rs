@@ -2,12 +2,13 @@
 
 use super::allreduce::least;
 use super::args::AllreduceArgs;
+use super::buffers::Buffers;
 use super::entrant::Entrant;
 use super::heading::{self, Heading};
+use super::limits;
 use super::race::race;
 use super::table::{Table, column, digits, time};
-use super::{limits, sums};
-use crate::collective::{Group, Op};
+use crate::collective::Group;
 use crate::config::Comm;
 use crate::error::Result;
 use crate::util::human;
@@ -35,28 +36,26 @@ pub fn run(
     let len = tensors.last().map_or(0, |last| last.end);
     let comm = Comm::default();
     let cap = |mb: f64| (mb * 1e6) as usize / size_of::<f32>();
-    let buckets = buckets(&tensors, cap(comm.first_bucket_mb), cap(comm.bucket_mb));
+    let cuts = buckets(&tensors, cap(comm.first_bucket_mb), cap(comm.bucket_mb));
     let seconds = args.seconds.unwrap_or(args.budget).min(args.budget);
     let bytes = len * size_of::<f32>();
     let what = format!("--tensors {count}");
-    limits::require_memory(group, 2 * bytes as u64, &what, "Ask for fewer")?;
+    limits::require_memory(group, Buffers::COUNT * bytes as u64, &what, "Ask for fewer")?;
 
     heading.print(group, "allreduce", &format!("{} s", digits(seconds)));
-    let mut data = group.shared_buffer(len)?;
+    let mut buffers = Buffers::new(len, group)?;
     for &entrant in entrants {
-        for (pieces, how) in [(&tensors, "one by one"), (&buckets, "in buckets")] {
-            sums::fill(&mut data, group.rank(), group.size());
-            reduce(entrant, &mut data, pieces, group)?;
-            let what = format!("{count} tensors {how} by {}", entrant.name());
-            let outcome = sums::check(&data, group.size(), &what);
-            group.together(outcome)?;
+        for (pieces, how) in [(&tensors, "one by one"), (&cuts, "in buckets")] {
+            buffers.check(entrant, pieces, &format!("{count} tensors {how}"), group)?;
         }
     }
-    data.fill(sums::STEADY);
-    let left = least([seconds - start.elapsed().as_secs_f64()], group)?;
+    buffers.settle(len);
+    let left = least(seconds - start.elapsed().as_secs_f64(), group)?;
     let times = race(group, 2 * entrants.len(), left, |group, which| {
-        let pieces = if which % 2 == 0 { &tensors } else { &buckets };
-        reduce(entrants[which / 2], &mut data, pieces, group)
+        let pieces = if which % 2 == 0 { &tensors } else { &cuts };
+        pieces.iter().try_for_each(|piece| {
+            buffers.reduce(entrants[which / 2], piece.clone(), group).map(|_| ())
+        })
     })?;
 
     let table = begin(group);
@@ -81,9 +80,9 @@ pub fn run(
             "buckets_p99_us": bucket.p99() * 1e6,
         }));
     }
-    footer(&table, group, &tensors, buckets.len());
+    footer(&table, group, &tensors, cuts.len());
     let mut figures = heading.to_json("allreduce");
-    let about = json!({"count": count, "bytes": bytes, "buckets": buckets.len()});
+    let about = json!({"count": count, "bytes": bytes, "buckets": cuts.len()});
     figures.insert("tensors".to_owned(), about);
     figures.insert("rows".to_owned(), Value::Array(rows));
     heading::write_json(args.json.as_deref(), figures, group)
@@ -155,18 +154,6 @@ fn buckets(tensors: &[Range<usize>], first: usize, cap: usize) -> Vec<Range<usiz
         }
     }
     cut
-}
-
-fn reduce(
-    entrant: Entrant,
-    data: &mut [f32],
-    pieces: &[Range<usize>],
-    group: &mut Group,
-) -> Result<()> {
-    for piece in pieces {
-        group.all_reduce_by(entrant.0, &mut data[piece.clone()], Op::Sum)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
