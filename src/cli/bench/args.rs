@@ -73,6 +73,9 @@ pub struct StepArgs {
     /// Seconds for each model, when --steps is not given.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub seconds: f64,
+    /// Threads that one rank computes with [default: cores / ranks of the host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// The folder with MNIST's four files [default: data/mnist here or beside the program]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

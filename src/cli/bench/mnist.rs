@@ -1,120 +1,85 @@
-//! The shipped image models on MNIST, one training step at a time.
+//! The shipped image models on MNIST, trained by the code of `annulus train`.
 
 use super::step::{Phases, Trainee};
-use crate::collective::{Group, Op};
+use crate::collective::Group;
 use crate::config::{Card, ModelKind};
-use crate::data::Loader;
 use crate::error::{Error, Result};
-use crate::model::Pass;
-use crate::nn::cross_entropy;
-use crate::train::{Device, Job};
-use candle_core::Tensor;
+use crate::train::{self, Device, StepReport};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// The cards whose models are measured, as they are shipped.
 const LENET: &str = include_str!("../../../configs/lenet-mnist.json");
 const MLP: &str = include_str!("../../../configs/mlp-mnist.json");
 
-/// A model of the shipped cards with its data.
+/// One of the shipped cards, with MNIST where it is.
 pub struct Images {
-    job: Job,
-    loader: Loader,
-    taken: u64,
+    card: Card,
 }
 
 impl Images {
-    /// The model of the given kind with `batch` samples for each rank, from the folder `data`.
+    /// The card of a model, with `batch` samples for each rank and the data in the folder `data`.
     ///
     /// # Errors
-    /// When MNIST is not where it should be, or the ranks differ.
-    pub fn prepare(
+    /// When MNIST is not where it should be.
+    pub fn new(
         kind: ModelKind,
         batch: usize,
         data: Option<&Path>,
         group: &mut Group,
     ) -> Result<Images> {
         let card = group.together(card(kind, batch * group.size(), data))?;
-        let job = Job::prepare(card, Device::Cpu, group)?;
-        let feed = job.plan.feed(&job.card, group.rank(), group.size());
-        let loader = Loader::start(job.train.clone(), feed)?;
-        Ok(Images { job, loader, taken: 0 })
+        Ok(Images { card })
+    }
+
+    /// Inputs and outputs of the weight matrices, and how often each is used for one sample.
+    fn products(&self) -> Vec<[usize; 3]> {
+        match self.card.model.kind {
+            ModelKind::LeNet5 => LENET_PRODUCTS.to_vec(),
+            ModelKind::Mlp => {
+                let widths = [&[784], &self.card.model.hidden[..], &[self.card.data.classes]];
+                widths.concat().windows(2).map(|pair| [pair[0], pair[1], 1]).collect()
+            }
+        }
     }
 }
 
+/// LeNet-5 on 28×28 images: a 5×5 convolution to 6 maps of 24×24, one to 16 of 8×8, two dense layers.
+const LENET_PRODUCTS: [[usize; 3]; 4] =
+    [[25, 6, 24 * 24], [150, 16, 8 * 8], [256, 120, 1], [120, 10, 1]];
+
 impl Trainee for Images {
-    fn step(&mut self, group: &mut Group) -> Result<Phases> {
-        let Images { job, loader, taken } = self;
-        let (start, mut phases) = (Instant::now(), Phases::default());
-        let grads = job.replica.params.grads().clone();
-        grads.begin_step();
-        let exhausted = || Error::Internal("the loader had no batch left".to_owned());
-        let batch = loader.next_batch()?.ok_or_else(exhausted)?;
-        phases.input = start.elapsed();
-
-        let at = Instant::now();
-        let shape = [&[batch.labels.len()], job.train.sample_shape()].concat();
-        let x = Tensor::from_slice(&batch.images, shape, &candle_core::Device::Cpu)?;
-        let pass =
-            Pass { train: true, seed: job.card.seed, epoch: batch.epoch, samples: &batch.samples };
-        let losses = cross_entropy(&job.replica.model.forward(&x, &pass)?, &batch.labels)?;
-        let loss = (losses.sum_all()? * (1.0 / batch.global_weight))?;
-        phases.forward = at.elapsed();
-
-        let at = Instant::now();
-        loss.backward()?;
-        phases.backward = at.elapsed();
-        loader.recycle(batch);
-
-        let at = Instant::now();
-        grads.zero_missing();
-        for k in 0..grads.bucket_count() {
-            grads.with_bucket(k, |bucket| group.all_reduce(bucket, Op::Sum))?;
-        }
-        phases.comm = at.elapsed();
-
-        let at = Instant::now();
-        job.replica.update(job.card.optimizer.lr, 1.0)?;
-        phases.optimizer = at.elapsed();
-        phases.wall = start.elapsed();
-        *taken += 1;
-        Ok(phases)
+    fn take(&mut self, steps: u64, overlap: bool, group: &mut Group) -> Result<Vec<Phases>> {
+        let taken = train::time_steps(self.card.clone(), Device::Cpu, steps, overlap, group)?;
+        Ok(taken.iter().map(phases).collect())
     }
 
     fn parameters(&self) -> usize {
-        self.job.replica.params.count()
+        self.products().iter().map(|[inputs, outputs, _]| (inputs + 1) * outputs).sum()
     }
 
     fn flops(&self) -> f64 {
-        let samples = self.job.card.train.global_batch as f64;
-        let layers = match self.job.card.model.kind {
-            ModelKind::LeNet5 => lenet_products(),
-            ModelKind::Mlp => {
-                let input: usize = self.job.train.sample_shape().iter().product();
-                mlp_products(input, &self.job.card.model.hidden, self.job.card.data.classes)
-            }
-        };
-        samples * training_flops(&layers)
+        training_flops(&self.products())
+    }
+}
+
+fn phases(step: &StepReport) -> Phases {
+    Phases {
+        input: step.input,
+        forward: step.forward,
+        backward: step.backward,
+        comm: step.comm,
+        optimizer: step.optimizer,
+        wall: step.wall,
     }
 }
 
 /// Floating-point operations of one sample's forward and backward pass through layers with these
-/// numbers of multiply-adds: each has one product forward and one for the gradient of its weights;
-/// all but the first also one for the gradient of its input.
-fn training_flops(layers: &[usize]) -> f64 {
-    let all: usize = layers.iter().sum();
-    let first = layers.first().copied().unwrap_or(0);
-    2.0 * (3 * all - first) as f64
-}
-
-/// Multiply-adds of LeNet-5's layers on 28×28 images: two 5×5 convolutions, two dense layers.
-fn lenet_products() -> Vec<usize> {
-    vec![24 * 24 * 6 * 25, 8 * 8 * 16 * 6 * 25, 256 * 120, 120 * 10]
-}
-
-fn mlp_products(input: usize, hidden: &[usize], classes: usize) -> Vec<usize> {
-    let widths = [&[input], hidden, &[classes]].concat();
-    widths.windows(2).map(|pair| pair[0] * pair[1]).collect()
+/// products: each has one forward and one for the gradient of its weights; all but the first also one
+/// for the gradient of its input.
+fn training_flops(products: &[[usize; 3]]) -> f64 {
+    let multiply_adds: Vec<usize> = products.iter().map(|p| p.iter().product()).collect();
+    let first = multiply_adds.first().copied().unwrap_or(0);
+    2.0 * (3 * multiply_adds.iter().sum::<usize>() - first) as f64
 }
 
 /// The shipped card of a model, with another batch, MNIST where it is, and no end in sight.
@@ -132,6 +97,7 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     card.data.test = None;
     card.train.global_batch = global_batch;
     (card.train.epochs, card.train.max_steps) = (None, Some(1 << 40));
+    card.train.probe = false;
     Ok(card)
 }
 
@@ -155,12 +121,29 @@ fn folder(given: Option<&Path>) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model;
+    use crate::nn::ParamBuilder;
 
     #[test]
     fn operations_are_counted_for_each_product_of_a_training_step() {
         // 3→4→2, one sample: forward 12 + 8, weights 12 + 8, input of the second layer 8.
-        assert_eq!(training_flops(&mlp_products(3, &[4], 2)), 2.0 * 48.0);
-        assert_eq!(lenet_products().iter().sum::<usize>(), 271_920);
+        assert_eq!(training_flops(&[[3, 4, 1], [4, 2, 1]]), 2.0 * 48.0);
+        let forward: usize = LENET_PRODUCTS.iter().map(|p| p.iter().product::<usize>()).sum();
+        assert_eq!(forward, 271_920);
+    }
+
+    #[test]
+    fn parameters_are_counted_as_the_models_have_them() {
+        let of = |kind| {
+            let card = card(kind, 64, Some(Path::new("/somewhere"))).unwrap();
+            let builder = ParamBuilder::new(1, &candle_core::Device::Cpu);
+            model::build(&card.model, &[1, 28, 28], 10, &builder).unwrap();
+            (Images { card }.parameters(), builder.finish(1 << 20, 1 << 20).unwrap().count())
+        };
+        for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
+            let (counted, real) = of(kind);
+            assert_eq!(counted, real, "{kind:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::collective::Group;
 use crate::config::{self, OptimizerKind};
 use crate::error::Result;
 use crate::optim::{self, Optimizer};
+use crate::train;
 use crate::util::aligned::FlatBuf;
 use crate::util::human;
 use candle_core::backprop::GradStore;
@@ -49,6 +50,8 @@ pub fn run(args: &OptimizerArgs, group: &mut Group) -> Result<()> {
     let what = format!("{} parameters", human::count(most as u64));
     limits::require_memory(group, BYTES_EACH * most as u64, &what, "Ask for fewer with --params")?;
 
+    // One thread for Candle, too: ours have one.
+    train::use_threads(Some(1), group)?;
     let heading = Heading::find(group)?;
     let budget = format!("{} s for each number of parameters", digits(args.seconds));
     heading.print(group, "optimizer", &budget);
@@ -242,7 +245,7 @@ fn begin(group: &Group) -> Table {
 
 fn footer(table: &Table) {
     table.note("");
-    table.note("all in turn, batch by batch; every rank updates its own parameters, all at once; the slowest");
+    table.note("one thread each, all in turn; every rank updates its own parameters, all at once; the slowest");
     table.note("rank counts. SGD has momentum 0.9; all have weight decay");
     table.note("limit: time of one pass that reads and writes the same memory (adam: reads 4, writes 3 numbers");
     table.note("for each parameter) with one addition each, over the time of the step");

@@ -8,16 +8,15 @@ use super::table::{Table, column, digits, percent, time};
 use crate::collective::{Group, Op};
 use crate::config::ModelKind;
 use crate::error::Result;
+use crate::train;
 use crate::util::human;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// Steps before anything is measured: they fault memory in and fill queues.
-const COLD: u64 = 3;
-/// Steps that tell how long a step takes.
-const TRIAL: u64 = 3;
-/// Share of the time that goes into further warm-up.
-const WARM_UP: f64 = 0.1;
+/// Steps before a measurement: they fault memory in and fill queues.
+const COLD: u64 = 10;
+/// Steps that tell how long a step takes, with and without overlap.
+const TRIAL: u64 = 12;
 /// More are not needed for a median.
 const MAX_STEPS: f64 = 100_000.0;
 
@@ -40,16 +39,17 @@ pub struct Phases {
 
 /// A model that takes training steps.
 pub trait Trainee {
-    /// Takes one step together with the other ranks.
+    /// Takes steps together with the other ranks, from the beginning; `overlap`: gradients are reduced
+    /// while the backward pass goes on.
     ///
     /// # Errors
     /// When data, an operation or another rank fails.
-    fn step(&mut self, group: &mut Group) -> Result<Phases>;
+    fn take(&mut self, steps: u64, overlap: bool, group: &mut Group) -> Result<Vec<Phases>>;
 
     /// Trainable values.
     fn parameters(&self) -> usize;
 
-    /// Floating-point operations of the matrix products of one step, over all ranks.
+    /// Floating-point operations of one sample's matrix products.
     fn flops(&self) -> f64;
 }
 
@@ -65,69 +65,67 @@ pub fn run(args: &StepArgs, group: &mut Group) -> Result<()> {
         None => format!("{} s for each model", digits(args.seconds)),
     };
     heading.print(group, "step", &budget);
-    let peak = limits::gemm_peak(group)?;
+    let threads = train::use_threads(args.threads.map(usize::from), group)?;
+    let mut peak = 0.0;
     let table = begin(group);
     let mut rows = Vec::new();
     for choice in [ModelChoice::Lenet, ModelChoice::Mlp] {
         if args.model != ModelChoice::All && args.model != choice {
             continue;
         }
-        let row = measure(choice, args, peak, group)?;
-        row.print(&table);
-        rows.push(row.to_json());
+        // Before and after each model: one measurement may fall into a bad moment.
+        peak = limits::gemm_peak(group)?.max(peak);
+        let row = measure(choice, args, group)?;
+        peak = limits::gemm_peak(group)?.max(peak);
+        row.print(&table, peak);
+        rows.push(row.to_json(peak));
     }
-    footer(&table, peak);
+    footer(&table, peak, threads);
     let mut figures = heading.to_json("step");
+    figures.insert("threads_per_rank".to_owned(), json!(threads));
     figures.insert("gemm_peak_gflop_s".to_owned(), json!(peak / 1e9));
     figures.insert("rows".to_owned(), Value::Array(rows));
     heading::write_json(args.json.as_deref(), figures, group)
 }
 
-fn measure(choice: ModelChoice, args: &StepArgs, peak: f64, group: &mut Group) -> Result<Row> {
+fn measure(choice: ModelChoice, args: &StepArgs, group: &mut Group) -> Result<Row> {
     let (name, kind) = match choice {
         ModelChoice::Lenet => ("lenet", ModelKind::LeNet5),
         _ => ("mlp", ModelKind::Mlp),
     };
     let batch = args.batch.map_or(64, |n| n as usize);
-    let mut trainee = Images::prepare(kind, batch, args.data.as_deref(), group)?;
-    let steps = warm_up(&mut trainee, args, group)?;
-    let mut taken = Vec::new();
-    group.barrier()?;
-    for _ in 0..steps {
-        taken.push(trainee.step(group)?);
-    }
-    let summary = Summary::of(&taken, group)?;
+    let mut trainee = Images::new(kind, batch, args.data.as_deref(), group)?;
+    let (trial, overlap) = faster_way(&mut trainee, group)?;
+    let fit = (args.seconds / trial).clamp(3.0, MAX_STEPS) as u64;
+    let steps = args.steps.unwrap_or(fit);
+    let taken = trainee.take(COLD + steps, overlap, group)?;
+    let summary = Summary::of(&taken[COLD as usize..], group)?;
+    let samples = (batch * group.size()) as f64;
+    let per_s = samples * steps as f64 / summary.total;
     Ok(Row {
         name,
         unit: "samples",
         parameters: trainee.parameters(),
         batch,
         steps,
-        units_per_s: (batch * group.size()) as f64 * steps as f64 / summary.total,
-        flops_per_rank: trainee.flops() * steps as f64 / summary.total / group.size() as f64,
-        peak,
+        overlap,
+        per_s,
+        flops_per_rank: trainee.flops() * per_s / group.size() as f64,
         summary,
     })
 }
 
-/// Takes steps until they are even; gives the number of steps to measure, equal on all ranks.
-fn warm_up(trainee: &mut dyn Trainee, args: &StepArgs, group: &mut Group) -> Result<u64> {
-    for _ in 0..COLD {
-        trainee.step(group)?;
+/// Tries reduction after the backward pass and during it, as training does; gives the faster way's
+/// seconds for a step and whether that is during. The same on all ranks.
+fn faster_way(trainee: &mut dyn Trainee, group: &mut Group) -> Result<(f64, bool)> {
+    let mut ways = [f64::INFINITY; 2];
+    let tries = if group.size() > 1 { 2 } else { 1 };
+    for (during, way) in ways.iter_mut().enumerate().take(tries) {
+        let taken = trainee.take(COLD + TRIAL, during == 1, group)?;
+        *way = Summary::of(&taken[COLD as usize..], group)?.p50[PHASES.len() - 1];
     }
-    let mut took = [0.0];
-    for _ in 0..TRIAL {
-        took[0] += trainee.step(group)?.wall.as_secs_f64();
-    }
-    group.all_reduce(&mut took, Op::Max)?;
-    let per_second = TRIAL as f64 / took[0];
-    if let Some(steps) = args.steps {
-        return Ok(steps);
-    }
-    for _ in 0..(args.seconds * WARM_UP * per_second).min(MAX_STEPS / 10.0) as u64 {
-        trainee.step(group)?;
-    }
-    Ok((args.seconds * (1.0 - WARM_UP) * per_second).clamp(3.0, MAX_STEPS) as u64)
+    let during = ways[1] < ways[0];
+    Ok((ways[usize::from(during)], during))
 }
 
 /// The phases in the order in which tables show them.
@@ -180,20 +178,20 @@ struct Row {
     parameters: usize,
     batch: usize,
     steps: u64,
-    units_per_s: f64,
+    overlap: bool,
+    per_s: f64,
     flops_per_rank: f64,
-    peak: f64,
     summary: Summary,
 }
 
 impl Row {
-    fn print(&self, table: &Table) {
+    fn print(&self, table: &Table, peak: f64) {
         let mut times = vec![self.name.to_owned()];
         times.extend(self.summary.p50.map(time));
         times.extend([
-            human::count(self.units_per_s as u64),
+            human::count(self.per_s as u64),
             digits(self.flops_per_rank / 1e9),
-            percent(Some(self.flops_per_rank / self.peak)),
+            percent(Some(self.flops_per_rank / peak)),
         ]);
         table.row(&times);
         let mut shares = vec![String::new()];
@@ -201,7 +199,7 @@ impl Row {
         table.row(&shares);
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, peak: f64) -> Value {
         let mut phases = Map::new();
         for (i, name) in PHASES.iter().enumerate() {
             let (p50, share) = (self.summary.p50[i], self.summary.share[i]);
@@ -212,11 +210,12 @@ impl Row {
             "parameters": self.parameters,
             "batch_per_rank": self.batch,
             "steps": self.steps,
+            "overlap": self.overlap,
             "phases": phases,
             "unit": self.unit,
-            "per_s": self.units_per_s,
+            "per_s": self.per_s,
             "gflop_s_per_rank": self.flops_per_rank / 1e9,
-            "peak_share": self.flops_per_rank / self.peak,
+            "peak_share": self.flops_per_rank / peak,
         })
     }
 }
@@ -237,7 +236,7 @@ fn begin(group: &Group) -> Table {
     Table::begin(group.rank() == 0, columns)
 }
 
-fn footer(table: &Table, peak: f64) {
+fn footer(table: &Table, peak: f64, threads: usize) {
     table.note("");
     table.note(
         "times: median of the steps, mean over the ranks; below them each phase's part of all time",
@@ -249,8 +248,9 @@ fn footer(table: &Table, peak: f64) {
         "input: waiting for the batch   samples/s: all ranks, tokens for gpt   GFLOP/s: each rank, products",
     );
     table.note(&format!(
-        "peak: {} GFLOP/s, the best of several products of 1024×1024 matrices, one thread, all ranks at once",
-        digits(peak / 1e9)
+        "peak: {} GFLOP/s, the best of several products of 1024×1024 matrices; {threads} thread{} in each rank",
+        digits(peak / 1e9),
+        if threads == 1 { "" } else { "s" }
     ));
 }
 
