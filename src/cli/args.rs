@@ -1,5 +1,6 @@
 //! What can be written on the command line.
 
+use super::bench::args::BenchArgs;
 use crate::comm::launcher;
 use crate::train::Device;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Check this machine, the launcher and MPI, and test every collective on the ranks at hand.
     Doctor,
+    /// Measure all-reduce, training steps and optimizers on the ranks at hand, beside their limits.
+    Bench(BenchArgs),
 }
 
 /// `annulus train`.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out.
 
 mod args;
+mod bench;
 mod doctor;
 mod ending;
 mod eval;
@@ -62,5 +63,6 @@ fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
         Command::Train(args) => train::run(args, group),
         Command::Eval(args) => eval::run(args, group),
         Command::Doctor => doctor::run(group),
+        Command::Bench(args) => bench::run(args, group),
     }
 }

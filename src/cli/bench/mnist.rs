@@ -1,0 +1,158 @@
+//! The shipped image models on MNIST, trained by the code of `annulus train`.
+
+use super::step::{Phases, Trainee};
+use crate::collective::Group;
+use crate::config::{Card, ModelKind};
+use crate::error::{Error, Result};
+use crate::train::{self, Device, StepReport};
+use std::path::{Path, PathBuf};
+
+/// The cards whose models are measured, as they are shipped.
+const LENET: &str = include_str!("../../../configs/lenet-mnist.json");
+const MLP: &str = include_str!("../../../configs/mlp-mnist.json");
+
+/// One of the shipped cards, with MNIST where it is.
+pub struct Images {
+    card: Card,
+}
+
+impl Images {
+    /// The card of a model, with `batch` samples for each rank and the data in the folder `data`.
+    ///
+    /// # Errors
+    /// When MNIST is not where it should be.
+    pub fn new(
+        kind: ModelKind,
+        batch: usize,
+        data: Option<&Path>,
+        group: &mut Group,
+    ) -> Result<Images> {
+        let card = group.together(card(kind, batch * group.size(), data))?;
+        Ok(Images { card })
+    }
+
+    /// Inputs and outputs of the weight matrices, and how often each is used for one sample.
+    fn products(&self) -> Vec<[usize; 3]> {
+        match self.card.model.kind {
+            ModelKind::LeNet5 => LENET_PRODUCTS.to_vec(),
+            ModelKind::Mlp => {
+                let widths = [&[784], &self.card.model.hidden[..], &[self.card.data.classes]];
+                widths.concat().windows(2).map(|pair| [pair[0], pair[1], 1]).collect()
+            }
+        }
+    }
+}
+
+/// LeNet-5 on 28×28 images: a 5×5 convolution to 6 maps of 24×24, one to 16 of 8×8, two dense layers.
+const LENET_PRODUCTS: [[usize; 3]; 4] =
+    [[25, 6, 24 * 24], [150, 16, 8 * 8], [256, 120, 1], [120, 10, 1]];
+
+impl Trainee for Images {
+    fn take(&mut self, steps: u64, overlap: bool, group: &mut Group) -> Result<Vec<Phases>> {
+        let taken = train::time_steps(self.card.clone(), Device::Cpu, steps, overlap, group)?;
+        Ok(taken.iter().map(phases).collect())
+    }
+
+    fn parameters(&self) -> usize {
+        self.products().iter().map(|[inputs, outputs, _]| (inputs + 1) * outputs).sum()
+    }
+
+    fn flops(&self) -> f64 {
+        training_flops(&self.products())
+    }
+}
+
+fn phases(step: &StepReport) -> Phases {
+    Phases {
+        input: step.input,
+        forward: step.forward,
+        backward: step.backward,
+        comm: step.comm,
+        optimizer: step.optimizer,
+        wall: step.wall,
+    }
+}
+
+/// Floating-point operations of one sample's forward and backward pass through layers with these
+/// products: each has one forward and one for the gradient of its weights; all but the first also one
+/// for the gradient of its input.
+fn training_flops(products: &[[usize; 3]]) -> f64 {
+    let multiply_adds: Vec<usize> = products.iter().map(|p| p.iter().product()).collect();
+    let first = multiply_adds.first().copied().unwrap_or(0);
+    2.0 * (3 * multiply_adds.iter().sum::<usize>() - first) as f64
+}
+
+/// The shipped card of a model, with another batch, MNIST where it is, and no end in sight.
+fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Card> {
+    let text = match kind {
+        ModelKind::LeNet5 => LENET,
+        ModelKind::Mlp => MLP,
+    };
+    let mut card: Card = serde_json::from_str(text)
+        .map_err(|e| Error::Internal(format!("the card of {kind:?} inside this program: {e}")))?;
+    let folder = folder(data)?;
+    for path in [&mut card.data.train.images, &mut card.data.train.labels] {
+        *path = folder.join(path.file_name().unwrap_or_default());
+    }
+    card.data.test = None;
+    card.train.global_batch = global_batch;
+    (card.train.epochs, card.train.max_steps) = (None, Some(1 << 40));
+    card.train.probe = false;
+    Ok(card)
+}
+
+/// The folder that was given, or the first `data/mnist` here or above the program.
+fn folder(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = given {
+        return Ok(folder.to_owned());
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let places = std::iter::once(Path::new("")).chain(program.ancestors().skip(1));
+    places.map(|place| place.join("data/mnist")).find(|folder| folder.is_dir()).ok_or_else(|| {
+        Error::NoInput(
+            "MNIST is not here: there is no folder data/mnist under the current folder or beside \
+             the program. Say where its four files are with --data DIR, or measure --model gpt, \
+             which needs no data"
+                .to_owned(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model;
+    use crate::nn::ParamBuilder;
+
+    #[test]
+    fn operations_are_counted_for_each_product_of_a_training_step() {
+        // 3→4→2, one sample: forward 12 + 8, weights 12 + 8, input of the second layer 8.
+        assert_eq!(training_flops(&[[3, 4, 1], [4, 2, 1]]), 2.0 * 48.0);
+        let forward: usize = LENET_PRODUCTS.iter().map(|p| p.iter().product::<usize>()).sum();
+        assert_eq!(forward, 271_920);
+    }
+
+    #[test]
+    fn parameters_are_counted_as_the_models_have_them() {
+        let of = |kind| {
+            let card = card(kind, 64, Some(Path::new("/somewhere"))).unwrap();
+            let builder = ParamBuilder::new(1, &candle_core::Device::Cpu);
+            model::build(&card.model, &[1, 28, 28], 10, &builder).unwrap();
+            (Images { card }.parameters(), builder.finish(1 << 20, 1 << 20).unwrap().count())
+        };
+        for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
+            let (counted, real) = of(kind);
+            assert_eq!(counted, real, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_cards_inside_the_program_can_be_read_and_take_another_batch() {
+        for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
+            let card = card(kind, 96, Some(Path::new("/somewhere"))).unwrap();
+            assert_eq!((card.model.kind, card.train.global_batch), (kind, 96));
+            let images = Path::new("/somewhere/train-images-idx3-ubyte.gz");
+            assert_eq!(card.data.train.images, images);
+        }
+    }
+}
