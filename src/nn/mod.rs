@@ -5,11 +5,14 @@
 //! [`tracked`] carries the gradients to the buckets. Each layer holds both forms, and its tests
 //! compare them with each other and with finite differences.
 
+mod attention;
 mod block;
 mod conv;
 mod dropout;
+mod exp;
 mod gemm;
 mod grads;
+mod heads;
 mod hook;
 mod host;
 mod im2col;
@@ -23,6 +26,7 @@ mod relu;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use attention::causal_attention;
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;
