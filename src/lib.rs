@@ -24,7 +24,7 @@
 //! 1. [`data::Loader`] hands over this rank's part of the global batch, made ahead by a thread.
 //! 2. [`model`] runs forward; the loss is a *sum* divided by the weight of the global batch.
 //! 3. The backward pass of each layer writes its parameter gradients into [`nn::GradBuckets`].
-//! 4. [`collective::ring`] sums each bucket over all ranks, in place.
+//! 4. [`collective`] sums each bucket over all ranks, in place.
 //! 5. The gradient is clipped by its global norm, if the card says so.
 //! 6. [`optim`] updates every parameter in one pass: the same bits on every rank.
 //! 7. Loss and accuracy travel as sums and counts; rank 0 writes them down ([`report`]).

@@ -9,7 +9,7 @@ mod train;
 
 use crate::collective::Group;
 use crate::comm::{self, launcher};
-use crate::util::malloc;
+use crate::util::{malloc, restart};
 use args::{Args, Command};
 use std::process::ExitCode;
 
@@ -19,8 +19,8 @@ const STACK: usize = 64 << 20;
 /// The whole program.
 #[must_use]
 pub fn run() -> ExitCode {
+    restart::with_settings();
     malloc::keep_freed_memory();
-    malloc::use_huge_pages();
     let args = args::parse();
     if let (Err(code), None) = (&args, launcher::from_env()) {
         return ExitCode::from(*code);

@@ -142,7 +142,10 @@ impl Group {
     /// # Errors
     /// Why they do not.
     pub fn shared_memory(&self) -> std::result::Result<(), &str> {
-        self.shared.as_ref().map(|()| ()).map_err(String::as_str)
+        match &self.shared {
+            Ok(()) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 
     /// Sets how the ranks talk. Equal on all ranks. A segment holds whole elements of every type: it

@@ -153,11 +153,12 @@ struct Summary {
 impl Summary {
     fn of(taken: &[Phases], group: &mut Group) -> Result<Summary> {
         let mut sums = [[0.0; PHASES.len()]; 2];
-        for phase in 0..PHASES.len() {
+        let [medians, totals] = &mut sums;
+        for (phase, (median, total)) in medians.iter_mut().zip(totals).enumerate() {
             let mut all: Vec<f64> = taken.iter().map(|step| step.seconds()[phase]).collect();
             all.sort_by(f64::total_cmp);
-            sums[0][phase] = all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
-            sums[1][phase] = all.iter().sum();
+            *median = all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
+            *total = all.iter().sum();
         }
         let mut slowest = [sums[1][PHASES.len() - 1]];
         group.all_reduce(&mut slowest, Op::Max)?;
