@@ -5,32 +5,44 @@
 //! [`tracked`] carries the gradients to the buckets. Each layer holds both forms, and its tests
 //! compare them with each other and with finite differences.
 
+mod attention;
 mod block;
 mod conv;
 mod dropout;
+mod embedding;
+mod gelu;
 mod gemm;
 mod grads;
 mod hook;
 mod host;
 mod im2col;
+mod layer_norm;
 mod linear;
 mod loss;
 mod params;
 mod pool;
 mod probe;
+mod recycle;
 mod relu;
+mod simd_t;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transformer;
 
+pub use attention::causal_attention;
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;
+pub use embedding::Embedding;
+pub use gelu::gelu;
 pub use gemm::{Mat, matmul, set_threads};
 pub use grads::{GradBuckets, Write};
 pub use hook::tracked;
-pub use linear::Linear;
+pub use layer_norm::LayerNorm;
+pub use linear::{Activation, Linear};
 pub use loss::{correct, cross_entropy};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
 pub use pool::max_pool2d;
 pub use probe::probe;
 pub use relu::relu;
+pub use transformer::Block;
