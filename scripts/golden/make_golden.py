@@ -132,6 +132,27 @@ def language_model(path):
     save(path, tensors, {})
 
 
+def batch_norm(path):
+    """Two training passes and one in evaluation mode; the gradients of the second training pass."""
+    torch.manual_seed(4)
+    layer = nn.BatchNorm2d(3)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    tensors = {"start.bn.weight": layer.weight.clone(), "start.bn.bias": layer.bias.clone()}
+    for i in range(2):
+        x = (2 * torch.randn(4, 3, 5, 6) + 3).requires_grad_()
+        mix = torch.randn(x.shape)
+        layer.zero_grad()
+        y = layer(x)
+        (y * mix).sum().backward()
+        tensors |= {f"x.{i}": x, f"mix.{i}": mix, f"y.{i}": y, f"dx.{i}": x.grad}
+    tensors |= {"grad.bn.weight": layer.weight.grad, "grad.bn.bias": layer.bias.grad}
+    tensors |= {"mean": layer.running_mean.clone(), "var": layer.running_var.clone()}
+    layer.eval()
+    tensors["y.eval"] = layer(tensors["x.1"])
+    save(path, tensors, {})
+
+
 def images(side, count):
     """A bright noisy square on a dark border, its place given by the label."""
     labels = torch.randint(0, 10, (count,))
@@ -177,6 +198,7 @@ def main():
     training(folder / "lenet5.safetensors", LeNet5(), 28, 8, card)
     training(folder / "mlp.safetensors", Mlp(), 12, 8, card)
     language_model(folder / "gpt.safetensors")
+    batch_norm(folder / "batch_norm.safetensors")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 //! compare them with each other and with finite differences.
 
 mod attention;
+mod batch_norm;
 mod block;
 mod conv;
 mod dropout;
@@ -30,6 +31,7 @@ pub(crate) mod testing;
 mod transformer;
 
 pub use attention::causal_attention;
+pub use batch_norm::{BatchNorm2d, RunningStats, SumOverRanks};
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;
