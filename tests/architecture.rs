@@ -176,6 +176,7 @@ fn unsafe_code_is_allowed_in_few_named_files_and_always_argued() {
         "comm/mpi/raw.rs",
         "nn/gemm.rs",
         "nn/simd.rs",
+        "nn/wide.rs",
         "util/aligned.rs",
         "util/malloc.rs",
         "util/shared.rs",

@@ -5,10 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use annulus::config::{self, Init, ModelKind, OptimizerKind};
-use annulus::model::{self, Model, Pass};
-use annulus::nn::{ParamBuilder, ParamSet, cross_entropy};
+use annulus::model::{self, Gpt, GptShape, Model, Pass};
+use annulus::nn::{BatchNorm2d, ParamBuilder, ParamSet, cross_entropy};
 use annulus::optim::{self, Optimizer};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use safetensors::SafeTensors;
 use std::path::Path;
 
@@ -197,4 +197,65 @@ fn the_mlp_has_pytorchs_gradients_whole_and_in_micro_batches() {
 #[test]
 fn the_mlp_has_pytorchs_losses_and_parameters_over_ten_steps() {
     Training::start("mlp", ModelKind::Mlp, &[24, 16]).ten_steps_equal_pytorchs();
+}
+
+#[test]
+fn a_gpt_has_pytorchs_logits_loss_and_gradients() {
+    let golden = Golden::read("gpt");
+    let params = ParamBuilder::new(1, &Device::Cpu);
+    let shape = GptShape { vocab: 11, context: 8, width: 16, layers: 2, heads: 2 };
+    let model = Gpt::new(&shape, &params).unwrap();
+    let set = params.finish(1 << 16, 1 << 20).unwrap();
+    for param in &set {
+        let start = golden.floats(&format!("start.{}", param.name()));
+        param.update(|values| values.copy_from_slice(&start)).unwrap();
+    }
+    let ids = |name| golden.bytes(name).0.iter().map(|&t| u32::from(t)).collect::<Vec<_>>();
+    let logits = model.forward(&ids("tokens"), 3).unwrap();
+    let loss = cross_entropy(&logits, &ids("targets")).unwrap().mean_all().unwrap();
+    set.grads().begin_step();
+    loss.backward().unwrap();
+    let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_close("logits", &logits, &golden.floats("logits"), 1e-5);
+    assert_close("loss", &[loss.to_scalar::<f32>().unwrap()], &golden.floats("loss"), 1e-5);
+    for (i, param) in set.iter().enumerate() {
+        let name = format!("grad.{}", param.name());
+        let expected = golden.floats(&name);
+        set.grads().read(i, |got| assert_close(&name, got, &expected, 1e-5));
+    }
+}
+
+#[test]
+fn batch_norm_has_pytorchs_results_gradients_and_averages() {
+    let golden = Golden::read("batch_norm");
+    let params = ParamBuilder::new(1, &Device::Cpu);
+    let layer = BatchNorm2d::new(&params.pp("bn"), 3).unwrap();
+    let set = params.finish(1 << 16, 1 << 20).unwrap();
+    for param in &set {
+        let start = golden.floats(&format!("start.{}", param.name()));
+        param.update(|values| values.copy_from_slice(&start)).unwrap();
+    }
+    let tensor = |name: &str| {
+        Tensor::from_vec(golden.floats(name), golden.bytes(name).1, &Device::Cpu).unwrap()
+    };
+    let close = |what: &str, got: &Tensor| {
+        let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_close(what, &got, &golden.floats(what), 1e-5);
+    };
+    for i in 0..2 {
+        let x = Var::from_tensor(&tensor(&format!("x.{i}"))).unwrap();
+        set.grads().begin_step();
+        let y = layer.forward(&x, true).unwrap();
+        close(&format!("y.{i}"), &y);
+        let loss = (y * tensor(&format!("mix.{i}"))).unwrap().sum_all().unwrap();
+        close(&format!("dx.{i}"), loss.backward().unwrap().get(&x).unwrap());
+    }
+    for (i, param) in set.iter().enumerate() {
+        let name = format!("grad.{}", param.name());
+        set.grads().read(i, |got| assert_close(&name, got, &golden.floats(&name), 1e-5));
+    }
+    let running = layer.running();
+    assert_close("mean", &running.mean, &golden.floats("mean"), 1e-6);
+    assert_close("var", &running.var, &golden.floats("var"), 1e-6);
+    close("y.eval", &layer.forward(&tensor("x.1"), false).unwrap());
 }

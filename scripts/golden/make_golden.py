@@ -84,6 +84,75 @@ class Mlp(nn.Module):
         return self.fc3(F.relu(self.fc2(x)))
 
 
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.o = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.u, self.v = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x):
+        batch, time, width = x.shape
+        qkv = self.qkv(self.ln1(x)).view(batch, time, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.o(y.transpose(1, 2).reshape(batch, time, width))
+        return x + self.v(F.gelu(self.u(self.ln2(x))))
+
+
+class Gpt(nn.Module):
+    def __init__(self, vocab, context, width, layers, heads):
+        super().__init__()
+        self.te, self.pe = nn.Embedding(vocab, width), nn.Embedding(context, width)
+        self.bl = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.ln = nn.LayerNorm(width)
+        for p in self.parameters():  # far from the initial values, so that every term counts
+            nn.init.normal_(p, 0, 0.4)
+
+    def forward(self, tokens):
+        x = self.te(tokens) + self.pe(torch.arange(tokens.shape[1]))
+        for block in self.bl:
+            x = block(x)
+        return F.linear(self.ln(x), self.te.weight)
+
+
+def language_model(path):
+    """Logits, loss and gradients of a tiny GPT."""
+    torch.manual_seed(3)
+    model = Gpt(vocab=11, context=8, width=16, layers=2, heads=2)
+    tokens, targets = torch.randint(0, 11, (2, 3, 8))
+    tensors = {"tokens": tokens.to(torch.uint8), "targets": targets.to(torch.uint8)}
+    tensors |= {f"start.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    logits = model(tokens).view(-1, 11)
+    loss = F.cross_entropy(logits, targets.view(-1))
+    loss.backward()
+    tensors |= {"logits": logits, "loss": loss.view(1)}
+    tensors |= {f"grad.{name}": p.grad for name, p in model.named_parameters()}
+    save(path, tensors, {})
+
+
+def batch_norm(path):
+    """Two training passes and one in evaluation mode; the gradients of the second training pass."""
+    torch.manual_seed(4)
+    layer = nn.BatchNorm2d(3)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    tensors = {"start.bn.weight": layer.weight.clone(), "start.bn.bias": layer.bias.clone()}
+    for i in range(2):
+        x = (2 * torch.randn(4, 3, 5, 6) + 3).requires_grad_()
+        mix = torch.randn(x.shape)
+        layer.zero_grad()
+        y = layer(x)
+        (y * mix).sum().backward()
+        tensors |= {f"x.{i}": x, f"mix.{i}": mix, f"y.{i}": y, f"dx.{i}": x.grad}
+    tensors |= {"grad.bn.weight": layer.weight.grad, "grad.bn.bias": layer.bias.grad}
+    tensors |= {"mean": layer.running_mean.clone(), "var": layer.running_var.clone()}
+    layer.eval()
+    tensors["y.eval"] = layer(tensors["x.1"])
+    save(path, tensors, {})
+
+
 def images(side, count):
     """A bright noisy square on a dark border, its place given by the label."""
     labels = torch.randint(0, 10, (count,))
@@ -128,6 +197,8 @@ def main():
     card = dict(kind="sgd", lr=0.05, momentum=0.9)
     training(folder / "lenet5.safetensors", LeNet5(), 28, 8, card)
     training(folder / "mlp.safetensors", Mlp(), 12, 8, card)
+    language_model(folder / "gpt.safetensors")
+    batch_norm(folder / "batch_norm.safetensors")
 
 
 if __name__ == "__main__":

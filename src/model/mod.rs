@@ -1,5 +1,6 @@
 //! The models that a card can name. To add one, copy a neighbour and give it a line in [`build`].
 
+mod gpt;
 mod lenet;
 mod mlp;
 
@@ -8,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::ParamBuilder;
 use candle_core::Tensor;
 
+pub use gpt::{Gpt, GptShape};
 pub use lenet::LeNet5;
 pub use mlp::Mlp;
 

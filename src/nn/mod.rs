@@ -5,37 +5,51 @@
 //! [`tracked`] carries the gradients to the buckets. Each layer holds both forms, and its tests
 //! compare them with each other and with finite differences.
 
+mod attention;
+mod batch_norm;
 mod block;
 mod conv;
 mod direct;
 mod dropout;
+mod embedding;
+mod gelu;
 mod gemm;
 mod grads;
 mod hook;
 mod host;
 mod im2col;
+mod layer_norm;
 mod linear;
 mod loss;
 mod params;
 mod pool;
 mod probe;
 mod ready;
+mod recycle;
 mod relu;
 mod simd;
 mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transformer;
+mod wide;
 
+pub use attention::causal_attention;
+pub use batch_norm::{BatchNorm2d, RunningStats, SumOverRanks};
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;
+pub use embedding::Embedding;
+pub use gelu::gelu;
 pub use gemm::{Mat, matmul, set_threads};
 pub use grads::{BucketBytes, Course, GradBuckets, Write, sum_of_squares};
 pub use hook::tracked;
-pub use linear::Linear;
+pub use layer_norm::LayerNorm;
+pub use linear::{Activation, Linear};
 pub use loss::{correct, cross_entropy};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
 pub use pool::max_pool2d;
 pub use probe::probe;
 pub use ready::Ready;
 pub use relu::relu;
+pub use transformer::Block;
