@@ -1,9 +1,10 @@
 //! One training step of LeNet-5 on one thread: our layers and optimizer beside stock Candle's
 //! (`candle_nn::Conv2d`, `max_pool2d`, `Linear`, `AdamW`), in turn within one process.
 //!
-//!     taskset -c 0 cargo bench --bench step
+//!     taskset -c 0 cargo bench --bench step -- [BATCH] [alone]
 //!
-//! Prints samples per second of each round and the ratio of the medians. Candle's max-pool backward
+//! Prints samples per second of each round and the ratio of the medians; `alone` leaves stock Candle
+//! out, so that a profiler sees our step and nothing else. Candle's max-pool backward
 //! is wrong (a maximum gets a quarter of its gradient), so only the speeds compare, not the losses.
 #![allow(clippy::unwrap_used)]
 
@@ -16,17 +17,17 @@ use candle_nn::{AdamW, Conv2d, Linear, Module, Optimizer, ParamsAdamW, VarBuilde
 use std::time::Instant;
 
 const BATCH: usize = 64;
-const STEPS: usize = 20;
+const SAMPLES: usize = 1280;
 const ROUNDS: usize = 7;
 
-fn batch() -> (Tensor, Vec<u32>) {
-    let pixels: Vec<f32> = (0..BATCH * 784).map(|i| ((i * 37) % 256) as f32 / 255.0).collect();
-    let labels = (0..BATCH as u32).map(|i| i % 10).collect();
-    (Tensor::from_vec(pixels, (BATCH, 1, 28, 28), &Device::Cpu).unwrap(), labels)
+fn batch(size: usize) -> (Tensor, Vec<u32>) {
+    let pixels: Vec<f32> = (0..size * 784).map(|i| ((i * 37) % 256) as f32 / 255.0).collect();
+    let labels = (0..size as u32).map(|i| i % 10).collect();
+    (Tensor::from_vec(pixels, (size, 1, 28, 28), &Device::Cpu).unwrap(), labels)
 }
 
 /// Returns a closure that takes one step with our layers.
-fn ours() -> impl FnMut() {
+fn ours(size: usize) -> impl FnMut() {
     let model = serde_json::json!({"kind": "lenet5"});
     let rule = serde_json::json!({"kind": "adamw", "lr": 1e-3});
     let model: config::Model = serde_json::from_value(model).unwrap();
@@ -36,8 +37,8 @@ fn ours() -> impl FnMut() {
     let params = builder.finish(1 << 20, 25 << 20).unwrap();
     let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
     let mut rule = optim::build(&rule, &lens).unwrap();
-    let (x, labels) = batch();
-    let samples: Vec<u64> = (0..BATCH as u64).collect();
+    let (x, labels) = batch(size);
+    let samples: Vec<u64> = (0..size as u64).collect();
     move || {
         params.grads().begin_step();
         let pass = Pass { train: true, seed: 1, epoch: 0, samples: &samples };
@@ -70,7 +71,7 @@ impl Stock {
 }
 
 /// Returns a closure that takes one step with Candle's own layers.
-fn stock() -> impl FnMut() {
+fn stock(size: usize) -> impl FnMut() {
     let vars = VarMap::new();
     let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
     let net = Stock {
@@ -80,19 +81,21 @@ fn stock() -> impl FnMut() {
         fc2: candle_nn::linear(120, 10, vb.pp("fc2")).unwrap(),
     };
     let mut optimizer = AdamW::new(vars.all_vars(), ParamsAdamW::default()).unwrap();
-    let (x, labels) = batch();
-    let labels = Tensor::from_vec(labels, BATCH, &Device::Cpu).unwrap();
+    let (x, labels) = batch(size);
+    let labels = Tensor::from_vec(labels, size, &Device::Cpu).unwrap();
     move || {
         let loss = candle_nn::loss::cross_entropy(&net.forward(&x).unwrap(), &labels).unwrap();
         optimizer.backward_step(&loss).unwrap();
     }
 }
 
-fn samples_per_s(step: &mut impl FnMut()) -> f64 {
+/// The speed of about `samples` samples in batches of `size`.
+fn samples_per_s(step: &mut impl FnMut(), size: usize, samples: usize) -> f64 {
+    let steps = samples.div_ceil(size);
     step();
     let start = Instant::now();
-    (0..STEPS).for_each(|_| step());
-    (STEPS * BATCH) as f64 / start.elapsed().as_secs_f64()
+    (0..steps).for_each(|_| step());
+    (steps * size) as f64 / start.elapsed().as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -102,17 +105,24 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     annulus::util::malloc::keep_freed_memory();
-    let (mut ours, mut stock) = (ours(), stock());
+    let args: Vec<String> = std::env::args().collect();
+    let size = args.iter().find_map(|a| a.parse().ok()).unwrap_or(BATCH);
+    let (mut ours, mut stock) = (ours(size), stock(size));
+    if args.iter().any(|a| a == "alone") {
+        let rounds = (0..ROUNDS).map(|_| samples_per_s(&mut ours, size, 10 * SAMPLES)).collect();
+        println!("batch {size}: median {:.0} samples/s", median(rounds));
+        return;
+    }
     let (mut a, mut b) = (Vec::new(), Vec::new());
-    println!("LeNet-5, batch {BATCH}, AdamW, samples/s: annulus, stock Candle");
+    println!("LeNet-5, batch {size}, AdamW, samples/s: annulus, stock Candle");
     for round in 0..ROUNDS {
         // A B, B A, A B …: a machine that slows down meanwhile harms both alike.
         if round % 2 == 0 {
-            a.push(samples_per_s(&mut ours));
-            b.push(samples_per_s(&mut stock));
+            a.push(samples_per_s(&mut ours, size, SAMPLES));
+            b.push(samples_per_s(&mut stock, size, SAMPLES));
         } else {
-            b.push(samples_per_s(&mut stock));
-            a.push(samples_per_s(&mut ours));
+            b.push(samples_per_s(&mut stock, size, SAMPLES));
+            a.push(samples_per_s(&mut ours, size, SAMPLES));
         }
         println!("  {:8.0} {:8.0}", a[round], b[round]);
     }

@@ -116,12 +116,60 @@ fn micro_batches_change_memory_and_nothing_else() {
 }
 
 #[test]
-fn mpis_own_all_reduce_gives_the_same_run() {
+fn every_way_of_an_all_reduce_gives_the_same_run() {
     let folder = tempdir().unwrap();
-    let (ring, native) = (folder.path().join("ring"), folder.path().join("native"));
-    let a = train(Mpi::Open, 3, &["train.max_steps=20"], &ring);
-    let b = train(Mpi::Open, 3, &["train.max_steps=20", "comm.algorithm=mpi"], &native);
-    assert!(difference(&a, &b) < 1e-4);
+    let run = |way: &str| {
+        let out = folder.path().join(way);
+        train(Mpi::Open, 3, &["train.max_steps=20", &format!("comm.algorithm={way}")], &out)
+    };
+    let auto = run("auto");
+    for way in ["shared", "ring", "doubling", "mpi"] {
+        let worst = difference(&auto, &run(way));
+        assert!(worst < 1e-4, "{way} differs by {worst:e}");
+    }
+}
+
+#[test]
+fn reducing_gradients_during_the_backward_pass_changes_no_bit() {
+    let folder = tempdir().unwrap();
+    for mpi in BOTH {
+        // Several small buckets, an uneven last batch, two micro-batches, three ranks on two cores.
+        let hash = |overlap: &str| {
+            let out = folder.path().join(format!("{mpi:?}-{overlap}"));
+            let sets = [
+                "train.max_steps=25",
+                "train.accumulate=2",
+                "comm.first_bucket_mb=0.005",
+                "comm.bucket_mb=0.02",
+                &format!("comm.overlap={overlap}"),
+            ];
+            train(mpi, 3, &sets, &out);
+            status(&out)["params_hash"].clone()
+        };
+        let off = hash("off");
+        assert!(off.is_string());
+        assert_eq!(off, hash("on"));
+        assert_eq!(off, hash("auto"));
+    }
+}
+
+#[test]
+fn sixteen_bits_on_the_wire_train_nearly_the_same() {
+    let folder = tempdir().unwrap();
+    let run = |wire: &str| {
+        let out = folder.path().join(wire);
+        let wire = format!("comm.wire={wire}");
+        train(Mpi::Open, 3, &["train.max_steps=20", "comm.algorithm=ring", &wire], &out);
+        same_bits_on_all_ranks(&out, 3);
+        metrics(&out, "summary")[0].clone()
+    };
+    let (full, half) = (run("f32"), run("bf16"));
+    let loss = |summary: &serde_json::Value| summary["loss"].as_f64().unwrap();
+    assert!((loss(&full) - loss(&half)).abs() < 0.02 * loss(&full), "{full}\n{half}");
+    assert_ne!(loss(&full), loss(&half), "nothing was rounded");
+    let sent = |summary: &serde_json::Value| summary["bytes_sent"].as_f64().unwrap();
+    let ratio = sent(&half) / sent(&full);
+    assert!((0.49..0.52).contains(&ratio), "{ratio} of the bytes");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
 }
 
 /// The value that `text` writes down; else what is wrong, with line and column.
-pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
+pub(crate) fn parse(text: &str) -> std::result::Result<Value, String> {
     if text.starts_with('\u{feff}') {
         return Err("line 1, column 1: the file begins with a byte-order mark; save it as UTF-8 \
                     without BOM"

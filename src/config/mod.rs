@@ -12,7 +12,7 @@
 //! | `rules` | what one field demands of another |
 
 mod card;
-mod json;
+pub(crate) mod json;
 mod parse;
 mod rules;
 mod running;

@@ -43,8 +43,8 @@ pub(super) struct Forward<'a> {
 
 /// Runs [`Forward`].
 pub(super) fn forward(pass: Forward) {
-    let lanes = pass.bias.len().next_power_of_two();
-    simd::run(pass, lanes);
+    let c_out = pass.bias.len();
+    simd::run(pass, c_out);
 }
 
 impl Kernel for Forward<'_> {

@@ -39,6 +39,33 @@ impl<'a> Mat<'a> {
         Mat { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// A matrix inside a larger one: value (i, j) is `data[i * row_stride + j * col_stride]`.
+    ///
+    /// # Panics
+    /// When the last value would lie outside `data`.
+    #[must_use]
+    pub fn strided(
+        data: &'a [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Mat<'a> {
+        let last = |n: usize, stride: usize| (n - 1).checked_mul(stride);
+        let inside = rows == 0
+            || cols == 0
+            || last(rows, row_stride)
+                .zip(last(cols, col_stride))
+                .and_then(|(down, right)| down.checked_add(right))
+                .is_some_and(|last| last < data.len());
+        assert!(
+            inside,
+            "{rows}×{cols} matrix with strides {row_stride} and {col_stride} over {} values",
+            data.len()
+        );
+        Mat { data, rows, cols, row_stride, col_stride }
+    }
+
     /// The same values, transposed; nothing is moved.
     #[must_use]
     pub fn t(self) -> Mat<'a> {
@@ -75,10 +102,10 @@ pub fn matmul(c: &mut [f32], a: Mat, b: Mat, how: Write) {
         threads => gemm::Parallelism::Rayon(threads),
     };
     let alpha = if add { 1.0 } else { 0.0 };
-    // SAFETY: `Mat` holds rows × cols ≤ data.len() values with strides (cols, 1) or their transpose,
-    // so the last value read has an index below rows × cols; `c` has m × n values, asserted above,
-    // and strides (n, 1). `c` is borrowed mutably, so it overlaps neither `a` nor `b`. Strides fit
-    // isize because slices do.
+    // SAFETY: a `Mat` with values in it has its last one inside `data`: `new` and `strided` assert it
+    // and `t` keeps it. Here m, n and k are not 0, so both have values. `c` has m × n values, asserted
+    // above, and strides (n, 1). `c` is borrowed mutably, so it overlaps neither `a` nor `b`. A stride
+    // over more than one row or column fits isize because slices do; one over a single is never taken.
     unsafe {
         gemm::gemm(
             m,
@@ -152,6 +179,35 @@ mod tests {
         matmul(&mut c, Mat::new(&[], 2, 0), Mat::new(&[], 0, 3), Write::Add);
         assert_eq!(c, [1.0; 6]);
         matmul(&mut [], Mat::new(&[], 0, 2), Mat::new(&[1.0, 2.0], 2, 1), Write::Set);
+    }
+
+    #[test]
+    fn a_matrix_inside_a_larger_one_equals_its_copy() {
+        let (rows, cols) = (5, 3);
+        let (data, right) = (random(rows * 11, 1), random(cols * 4, 2));
+        let part = Mat::strided(&data[2..], rows, cols, 11, 2);
+        let copy: Vec<f32> =
+            (0..rows * cols).map(|at| data[2 + at / cols * 11 + at % cols * 2]).collect();
+        let copy = Mat::new(&copy, rows, cols);
+        let right = Mat::new(&right, cols, 4);
+        let (mut own, mut expected) = (vec![f32::NAN; rows * 4], vec![f32::NAN; rows * 4]);
+        matmul(&mut own, part, right, Write::Set);
+        matmul(&mut expected, copy, right, Write::Set);
+        assert_eq!(own, expected);
+        matmul(&mut own, right.t(), part.t(), Write::Set);
+        matmul(&mut expected, right.t(), copy.t(), Write::Set);
+        assert_eq!(own, expected);
+    }
+
+    #[test]
+    fn a_matrix_may_end_at_the_last_value_of_its_slice_and_not_behind_it() {
+        let data = [0.0; 12];
+        let _ = Mat::strided(&data, 3, 2, 5, 1);
+        let _ = Mat::strided(&[], 0, 2, 5, 1);
+        for (rows, cols, row_stride) in [(3, 3, 5), (4, 1, 4), (2, 1, usize::MAX)] {
+            let outside = || Mat::strided(&data, rows, cols, row_stride, 1);
+            assert!(std::panic::catch_unwind(outside).is_err(), "{rows} {cols} {row_stride}");
+        }
     }
 
     #[test]

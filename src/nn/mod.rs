@@ -5,12 +5,18 @@
 //! [`tracked`] carries the gradients to the buckets. Each layer holds both forms, and its tests
 //! compare them with each other and with finite differences.
 
+mod across;
+mod attention;
+mod batch_norm;
 mod block;
+mod channels;
 mod conv;
 mod direct;
 mod dropout;
+mod exp;
 mod gemm;
 mod grads;
+mod heads;
 mod hook;
 mod host;
 mod im2col;
@@ -26,6 +32,9 @@ mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use across::{RankSum, alone};
+pub use attention::causal_attention;
+pub use batch_norm::{BatchNorm2d, Running};
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
 pub use dropout::Dropout;

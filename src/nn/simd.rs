@@ -52,21 +52,21 @@ pub(super) trait Kernel {
     fn run<V: Vector>(self);
 }
 
-/// Runs the kernel with the widest vectors of this processor, but none of more than `most` lanes:
-/// lanes without work cost time, too.
-pub(super) fn run(kernel: impl Kernel, most: usize) {
+/// Runs the kernel with vectors as wide as this processor has them, but not wider than `work` values
+/// side by side need: lanes without work cost time, too.
+pub(super) fn run(kernel: impl Kernel, work: usize) {
     #[cfg(target_arch = "x86_64")]
     {
-        if most >= 16 && x86::has_avx512() {
+        if work > 8 && x86::has_avx512() {
             // SAFETY: the processor has the instructions, which was asked on the line above.
             return unsafe { x86::run_avx512(kernel) };
         }
-        if most >= 8 && x86::has_avx2() {
+        if work > 4 && x86::has_avx2() {
             // SAFETY: the processor has the instructions, which was asked on the line above.
             return unsafe { x86::run_avx2(kernel) };
         }
     }
-    let _ = most;
+    let _ = work;
     kernel.run::<Portable>();
 }
 
