@@ -50,7 +50,7 @@ impl Heading {
             names.truncate(3);
             names.push(format!("{} more", hosts - 3));
         }
-        let fact = |label: &str, text: &str| say(&format!("  {label:<13} {text}"));
+        let fact = |label: &str, text: &str| say(&format!("  {label:<13} {}", cut(text, 84)));
         say(&format!("annulus {} bench {what}", env!("CARGO_PKG_VERSION")));
         let cores = format!("{} core{} for this host's ranks", self.cores, plural(self.cores));
         fact("machine", &format!("{}, {cores}", self.machine));
@@ -121,10 +121,29 @@ pub fn write_json(
     group.together(outcome)
 }
 
+/// The first `width` characters of a text, with a sign that there are more.
+fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
+    }
+}
+
 /// The processor's name, where the system tells it.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
     let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
     name.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_facts_are_cut_between_characters() {
+        assert_eq!(cut("höchstens", 9), "höchstens");
+        assert_eq!(cut("höchstens", 4), "höc…");
+    }
 }

@@ -14,6 +14,7 @@ const MLP: &str = include_str!("../../../configs/mlp-mnist.json");
 /// One of the shipped cards, with MNIST where it is.
 pub struct Images {
     card: Card,
+    batch: usize,
 }
 
 impl Images {
@@ -28,7 +29,7 @@ impl Images {
         group: &mut Group,
     ) -> Result<Images> {
         let card = group.together(card(kind, batch * group.size(), data))?;
-        Ok(Images { card })
+        Ok(Images { card, batch })
     }
 
     /// Inputs and outputs of the weight matrices, and how often each is used for one sample.
@@ -55,6 +56,18 @@ impl Trainee for Images {
 
     fn parameters(&self) -> usize {
         self.products().iter().map(|[inputs, outputs, _]| (inputs + 1) * outputs).sum()
+    }
+
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn unit(&self) -> &'static str {
+        "samples"
+    }
+
+    fn units(&self) -> f64 {
+        self.batch as f64
     }
 
     fn flops(&self) -> f64 {
@@ -94,6 +107,9 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     for path in [&mut card.data.train.images, &mut card.data.train.labels] {
         *path = folder.join(path.file_name().unwrap_or_default());
     }
+    // Before anything is measured rather than after.
+    std::fs::metadata(&card.data.train.images)
+        .map_err(|e| Error::reading(&card.data.train.images, &e))?;
     card.data.test = None;
     card.train.global_batch = global_batch;
     (card.train.epochs, card.train.max_steps) = (None, Some(1 << 40));
@@ -133,12 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_mnist_is_refused_by_name() {
+        let error = card(ModelKind::Mlp, 64, Some(Path::new("/nowhere"))).unwrap_err();
+        assert_eq!(error.exit_code(), 66);
+        assert!(error.to_string().contains("/nowhere/train-images"), "{error}");
+    }
+
+    #[test]
     fn parameters_are_counted_as_the_models_have_them() {
         let of = |kind| {
-            let card = card(kind, 64, Some(Path::new("/somewhere"))).unwrap();
+            let card = card(kind, 64, None).unwrap();
             let builder = ParamBuilder::new(1, &candle_core::Device::Cpu);
             model::build(&card.model, &[1, 28, 28], 10, &builder).unwrap();
-            (Images { card }.parameters(), builder.finish(1 << 20, 1 << 20).unwrap().count())
+            (
+                Images { card, batch: 64 }.parameters(),
+                builder.finish(1 << 20, 1 << 20).unwrap().count(),
+            )
         };
         for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
             let (counted, real) = of(kind);
@@ -149,10 +175,10 @@ mod tests {
     #[test]
     fn the_cards_inside_the_program_can_be_read_and_take_another_batch() {
         for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
-            let card = card(kind, 96, Some(Path::new("/somewhere"))).unwrap();
+            let card = card(kind, 96, None).unwrap();
             assert_eq!((card.model.kind, card.train.global_batch), (kind, 96));
-            let images = Path::new("/somewhere/train-images-idx3-ubyte.gz");
-            assert_eq!(card.data.train.images, images);
+            assert!(card.data.train.images.ends_with("mnist/train-images-idx3-ubyte.gz"));
+            assert!(card.data.train.labels.is_file());
         }
     }
 }

@@ -49,7 +49,16 @@ pub trait Trainee {
     /// Trainable values.
     fn parameters(&self) -> usize;
 
-    /// Floating-point operations of one sample's matrix products.
+    /// Samples of each rank and step.
+    fn batch(&self) -> usize;
+
+    /// What is counted: `samples` or `tokens`.
+    fn unit(&self) -> &'static str;
+
+    /// How many of them each rank and step has.
+    fn units(&self) -> f64;
+
+    /// Floating-point operations of the matrix products for one of them.
     fn flops(&self) -> f64;
 }
 
@@ -64,18 +73,14 @@ pub fn run(args: &StepArgs, group: &mut Group) -> Result<()> {
         Some(steps) => format!("{} steps of each model", human::count(steps)),
         None => format!("{} s for each model", digits(args.seconds)),
     };
-    heading.print(group, "step", &budget);
     let threads = train::use_threads(args.threads.map(usize::from), group)?;
-    let mut peak = 0.0;
-    let table = begin(group);
-    let mut rows = Vec::new();
-    for choice in [ModelChoice::Lenet, ModelChoice::Mlp] {
-        if args.model != ModelChoice::All && args.model != choice {
-            continue;
-        }
+    let mut trainees = trainees(args, group)?;
+    heading.print(group, "step", &budget);
+    let (table, mut peak, mut rows) = (begin(group), 0.0, Vec::new());
+    for (name, trainee) in &mut trainees {
         // Before and after each model: one measurement may fall into a bad moment.
         peak = limits::gemm_peak(group)?.max(peak);
-        let row = measure(choice, args, group)?;
+        let row = measure(name, &mut **trainee, args, group)?;
         peak = limits::gemm_peak(group)?.max(peak);
         row.print(&table, peak);
         rows.push(row.to_json(peak));
@@ -88,25 +93,41 @@ pub fn run(args: &StepArgs, group: &mut Group) -> Result<()> {
     heading::write_json(args.json.as_deref(), figures, group)
 }
 
-fn measure(choice: ModelChoice, args: &StepArgs, group: &mut Group) -> Result<Row> {
-    let (name, kind) = match choice {
-        ModelChoice::Lenet => ("lenet", ModelKind::LeNet5),
-        _ => ("mlp", ModelKind::Mlp),
-    };
-    let batch = args.batch.map_or(64, |n| n as usize);
-    let mut trainee = Images::new(kind, batch, args.data.as_deref(), group)?;
-    let (trial, overlap) = faster_way(&mut trainee, group)?;
+/// The models that were asked for, by name.
+fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(&'static str, Box<dyn Trainee>)>> {
+    let mut found: Vec<(&'static str, Box<dyn Trainee>)> = Vec::new();
+    let wanted = |choice| args.model == ModelChoice::All || args.model == choice;
+    let images = [
+        ("lenet", ModelChoice::Lenet, ModelKind::LeNet5),
+        ("mlp", ModelChoice::Mlp, ModelKind::Mlp),
+    ];
+    for (name, choice, kind) in images {
+        if wanted(choice) {
+            let batch = args.batch.map_or(64, |n| n as usize);
+            found.push((name, Box::new(Images::new(kind, batch, args.data.as_deref(), group)?)));
+        }
+    }
+    Ok(found)
+}
+
+/// Takes as many steps of one model as were asked for, or fit into the time.
+fn measure(
+    name: &'static str,
+    trainee: &mut dyn Trainee,
+    args: &StepArgs,
+    group: &mut Group,
+) -> Result<Row> {
+    let (trial, overlap) = faster_way(trainee, group)?;
     let fit = (args.seconds / trial).clamp(3.0, MAX_STEPS) as u64;
     let steps = args.steps.unwrap_or(fit);
     let taken = trainee.take(COLD + steps, overlap, group)?;
     let summary = Summary::of(&taken[COLD as usize..], group)?;
-    let samples = (batch * group.size()) as f64;
-    let per_s = samples * steps as f64 / summary.total;
+    let per_s = trainee.units() * group.size() as f64 * steps as f64 / summary.total;
     Ok(Row {
         name,
-        unit: "samples",
+        unit: trainee.unit(),
         parameters: trainee.parameters(),
-        batch,
+        batch: trainee.batch(),
         steps,
         overlap,
         per_s,
@@ -152,21 +173,21 @@ struct Summary {
 
 impl Summary {
     fn of(taken: &[Phases], group: &mut Group) -> Result<Summary> {
-        let mut sums = [[0.0; PHASES.len()]; 2];
-        let [medians, totals] = &mut sums;
-        for (phase, (median, total)) in medians.iter_mut().zip(totals).enumerate() {
+        let (mut medians, mut sums) = ([0.0; PHASES.len()], [0.0; PHASES.len()]);
+        for (phase, (median, sum)) in medians.iter_mut().zip(&mut sums).enumerate() {
             let mut all: Vec<f64> = taken.iter().map(|step| step.seconds()[phase]).collect();
             all.sort_by(f64::total_cmp);
             *median = all.get(all.len() / 2).copied().unwrap_or(f64::NAN);
-            *total = all.iter().sum();
+            *sum = all.iter().sum();
         }
-        let mut slowest = [sums[1][PHASES.len() - 1]];
+        let mut slowest = [sums[PHASES.len() - 1]];
         group.all_reduce(&mut slowest, Op::Max)?;
-        group.all_reduce(sums.as_flattened_mut(), Op::Sum)?;
-        let wall = sums[1][PHASES.len() - 1];
+        group.all_reduce(&mut medians, Op::Sum)?;
+        group.all_reduce(&mut sums, Op::Sum)?;
+        let wall = sums[PHASES.len() - 1];
         Ok(Summary {
-            p50: sums[0].map(|s| s / group.size() as f64),
-            share: sums[1].map(|s| s / wall),
+            p50: medians.map(|s| s / group.size() as f64),
+            share: sums.map(|s| s / wall),
             total: slowest[0],
         })
     }
