@@ -12,7 +12,7 @@ use super::direct;
 use super::host::{Host, store, values};
 use super::im2col::Geometry;
 use super::params::ParamBuilder;
-use super::pool::{self, DEAD, MAX_WINDOW, Plane};
+use super::pool::{self, DEAD, MAX_WINDOW, Plane, alive_sum};
 use super::relu;
 use super::sparse;
 use crate::config;
@@ -95,7 +95,8 @@ impl BlockOp {
         grad: &[f32],
         argmax: &[u8],
     ) -> candle_core::Result<Option<Tensor>> {
-        let (conv, g, pooled) = (&self.block.conv, self.geometry, self.plane().pooled());
+        let (conv, g) = (&self.block.conv, self.geometry);
+        let mut bias = vec![0.0; conv.c_out()];
         let mut dx = x.track_op().then(|| vec![0.0; x.elem_count()]);
         let (images, weight) = (Host::of(x), Host::of(conv.weight.tensor()));
         let (images, weight) = (images.values()?, weight.values()?);
@@ -103,14 +104,9 @@ impl BlockOp {
             if images.is_empty() {
                 return store_zeros(slot, how);
             }
-            let (x, dx) = (images, dx.as_deref_mut());
-            sparse::backward(sparse::Backward { g, x, weight, grad, argmax, slot, how, dx });
+            let (x, bias, dx) = (images, &mut bias[..], dx.as_deref_mut());
+            sparse::backward(sparse::Backward { g, x, weight, grad, argmax, slot, how, bias, dx });
         })?;
-        let mut bias = vec![0.0; conv.c_out()];
-        let planes = grad.chunks_exact(pooled).zip(argmax.chunks_exact(pooled));
-        for (i, (grad, argmax)) in planes.enumerate() {
-            bias[i % conv.c_out()] += alive_sum(grad, argmax);
-        }
         conv.bias.write_grad(|slot, how| store(slot, &bias, how))?;
         dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
     }
@@ -197,17 +193,6 @@ fn add_bias_and_cut(out: &mut [f32], argmax: &mut [u8], bias: f32) {
         *out = if dead { 0.0 } else { v };
         *argmax = if dead { DEAD } else { *argmax };
     }
-}
-
-/// The sum of the gradients that ReLU lets through.
-fn alive_sum(grad: &[f32], argmax: &[u8]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    for (grad, argmax) in grad.chunks(8).zip(argmax.chunks(8)) {
-        for (lane, (&g, &at)) in lanes.iter_mut().zip(grad.iter().zip(argmax)) {
-            *lane += if at == DEAD { 0.0 } else { g };
-        }
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@
 
 use super::im2col::Geometry;
 use super::pool::DEAD;
-use super::simd::{self, Kernel, Vector};
+use super::simd::{self, Kernel, Vector, transpose};
 
 /// Whether the kernels of this file and of [`super::sparse`] are the fastest for a block.
 pub(super) fn fits(g: &Geometry, c_out: usize, window: usize) -> bool {
+    // The sums of more channels than this do better as a matrix product.
     window == 2 && g.padding == 0 && matches!(g.kernel, 3 | 5) && g.channels * c_out <= 512
 }
 
@@ -68,6 +69,7 @@ impl Forward<'_> {
         bias.resize(padded, 0.0);
         let pooled = (g.out_rows() / 2) * (g.out_cols() / 2);
         let (mut best, mut at) = (vec![0.0; pooled * padded], vec![0.0; pooled * padded]);
+        let mut at_first = vec![0.0; pooled * c_out];
         for ((image, out), argmax) in self
             .x
             .chunks_exact(g.image())
@@ -78,36 +80,39 @@ impl Forward<'_> {
             while c < padded {
                 let (weights, bias) = (&weights[c * patch..], &bias[c..]);
                 let to = Pooled { best: &mut best[c..], at: &mut at[c..], stride: padded };
-                if padded - c >= 2 * V::LANES {
+                let width = block(padded - c, V::LANES);
+                if width > V::LANES {
                     windows::<V, K, 2, 1>(g, image, weights, bias, to);
-                    c += 2 * V::LANES;
                 } else {
                     windows::<V, K, 1, 2>(g, image, weights, bias, to);
-                    c += V::LANES;
                 }
+                c += width;
             }
-            for (c, out) in out.chunks_exact_mut(pooled).enumerate() {
-                for (out, best) in out.iter_mut().zip(best.chunks_exact(padded)) {
-                    *out = best[c];
-                }
-            }
-            for (c, argmax) in argmax.chunks_exact_mut(pooled).enumerate() {
-                for (argmax, at) in argmax.iter_mut().zip(at.chunks_exact(padded)) {
-                    *argmax = at[c] as u8;
-                }
+            transpose(pooled, c_out, &best, padded, out);
+            transpose(pooled, c_out, &at, padded, &mut at_first);
+            for (argmax, &at) in argmax.iter_mut().zip(&at_first) {
+                *argmax = at.to_bits() as u8;
             }
         }
     }
 }
 
-/// Weights (c_out, patch) as (vectors, patch, lanes), with zeros for the channels that fill the last
-/// vector.
+/// Channels in the block that begins where `left` channels are left: two vectors if possible.
+fn block(left: usize, lanes: usize) -> usize {
+    if left >= 2 * lanes { 2 * lanes } else { lanes }
+}
+
+/// Weights (c_out, patch) as (blocks, patch, channels of the block), with zeros for the channels that
+/// fill the last vector.
 fn side_by_side(weight: &[f32], patch: usize, lanes: usize, padded: usize) -> Vec<f32> {
     let mut packed = vec![0.0; padded * patch];
+    let (mut first, mut width) = (0, block(padded, lanes));
     for (c, row) in weight.chunks_exact(patch).enumerate() {
-        let first = c / lanes * lanes * patch + c % lanes;
+        if c == first + width {
+            (first, width) = (c, block(padded - c, lanes));
+        }
         for (i, &w) in row.iter().enumerate() {
-            packed[first + i * lanes] = w;
+            packed[first * patch + i * width + c - first] = w;
         }
     }
     packed
@@ -116,7 +121,7 @@ fn side_by_side(weight: &[f32], patch: usize, lanes: usize, padded: usize) -> Ve
 /// Where the results of a block of channels go: (window, channel), rows of `stride` values.
 struct Pooled<'a> {
     best: &'a mut [f32],
-    /// The position in the window as a number, so that it can be chosen lane by lane.
+    /// The position in the window, as the bits of an `f32`, so that it can be chosen lane by lane.
     at: &'a mut [f32],
     stride: usize,
 }
@@ -159,19 +164,20 @@ fn sums<V: Vector, const K: usize, const B: usize, const N: usize>(
     weights: &[f32],
 ) -> [[[V; B]; 4]; N] {
     let mut sums = [[[V::splat(0.0); B]; 4]; N];
-    let size = g.patch() * V::LANES;
-    let mut offset = 0;
+    let width = B * V::LANES;
+    let mut rows = weights.chunks_exact(K * width);
     for channel in 0..g.channels {
         for ky in 0..K {
+            let Some(row) = rows.next() else { return sums };
+            let row = &row[..K * width];
             let first = (channel * g.rows + ky) * g.cols;
             let top = &from[first..][..2 * N + K - 1];
             let bottom = &from[first + g.cols..][..2 * N + K - 1];
             for kx in 0..K {
                 let mut w = [V::splat(0.0); B];
                 for b in 0..B {
-                    w[b] = V::load(&weights[b * size + offset..]);
+                    w[b] = V::load(&row[kx * width + b * V::LANES..]);
                 }
-                offset += V::LANES;
                 for n in 0..N {
                     for p in 0..4 {
                         let line = if p < 2 { top } else { bottom };
@@ -187,6 +193,11 @@ fn sums<V: Vector, const K: usize, const B: usize, const N: usize>(
     sums
 }
 
+#[inline(always)]
+fn position<V: Vector>(p: u8) -> V {
+    V::splat(f32::from_bits(u32::from(p)))
+}
+
 /// Maximum, bias and ReLU of one window.
 #[inline(always)]
 fn pool<V: Vector, const B: usize>(
@@ -196,16 +207,17 @@ fn pool<V: Vector, const B: usize>(
     window: usize,
 ) {
     for b in 0..B {
-        let (mut best, mut at) = (sums[0][b], V::splat(0.0));
-        for (p, position) in [(1, 1.0), (2, 2.0), (3, 3.0)] {
-            let above = sums[p][b].above(best);
-            best = V::select(above, sums[p][b], best);
-            at = V::select(above, V::splat(position), at);
+        let (mut best, mut at) = (sums[0][b], position(0));
+        for p in 1..4u8 {
+            let v = sums[usize::from(p)][b];
+            let above = v.above(best);
+            best = V::select(above, v, best);
+            at = V::select(above, position(p), at);
         }
         let v = best.add(V::load(&bias[b * V::LANES..]));
         let alive = v.above(V::splat(0.0));
         let to_lane = window * to.stride + b * V::LANES;
         V::select(alive, v, V::splat(0.0)).store(&mut to.best[to_lane..]);
-        V::select(alive, at, V::splat(f32::from(DEAD))).store(&mut to.at[to_lane..]);
+        V::select(alive, at, position(DEAD)).store(&mut to.at[to_lane..]);
     }
 }

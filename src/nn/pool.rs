@@ -201,6 +201,21 @@ fn unpool_pair(lines: &mut [f32], g: &[f32], argmax: &[u8]) {
     }
 }
 
+/// The sum of the gradients whose maximum is not [`DEAD`].
+#[inline(always)]
+pub(super) fn alive_sum(grad: &[f32], argmax: &[u8]) -> f32 {
+    let alive = |g: f32, at: u8| if at == DEAD { 0.0 } else { g };
+    let ((grads, rest), (ats, rest_at)) = (grad.as_chunks::<8>(), argmax.as_chunks::<8>());
+    let mut lanes = [0.0f32; 8];
+    for (grad, at) in grads.iter().zip(ats) {
+        for i in 0..8 {
+            lanes[i] += alive(grad[i], at[i]);
+        }
+    }
+    let rest = rest.iter().zip(rest_at).map(|(&g, &at)| alive(g, at));
+    lanes.iter().sum::<f32>() + rest.sum::<f32>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

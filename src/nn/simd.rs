@@ -27,6 +27,12 @@ pub(super) trait Vector: Copy {
     /// When there are fewer than [`Vector::LANES`].
     fn load(from: &[f32]) -> Self;
 
+    /// The values from `from` on.
+    ///
+    /// # Safety
+    /// [`Vector::LANES`] values must be there.
+    unsafe fn load_from(from: *const f32) -> Self;
+
     /// Overwrites the first values of `to`.
     ///
     /// # Panics
@@ -70,6 +76,86 @@ pub(super) fn run(kernel: impl Kernel, work: usize) {
     kernel.run::<Portable>();
 }
 
+/// `R` rows of `N` vectors from `from[at]` on, `step` values apart: a loop over [`Vector::load`] with
+/// one check of bounds instead of `R`, which take as long as the loads.
+///
+/// # Panics
+/// When the last row ends behind the slice.
+#[inline(always)]
+pub(super) fn load_rows<V: Vector, const R: usize, const N: usize>(
+    from: &[f32],
+    at: usize,
+    step: usize,
+) -> [[V; N]; R] {
+    let len = from.len();
+    assert!(at <= len && step <= len && at + (R - 1) * step + N * V::LANES <= len);
+    let mut rows = [[V::splat(0.0); N]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        for (n, vector) in row.iter_mut().enumerate() {
+            // SAFETY: r < R and n < N, so the last value read lies below the end that was asserted.
+            // That sum does not overflow: a slice has at most isize::MAX / 4 values, R is small.
+            *vector = unsafe { V::load_from(from.as_ptr().add(at + r * step + n * V::LANES)) };
+        }
+    }
+    rows
+}
+
+/// `from`, `rows` rows of `step` values of which the first `cols` count, as `cols` rows of `rows`
+/// values in `to`. In squares of 4×4; the last ones overlap those before.
+///
+/// # Panics
+/// When a slice is too short.
+#[inline(always)]
+pub(super) fn transpose(rows: usize, cols: usize, from: &[f32], step: usize, to: &mut [f32]) {
+    if rows == 1 || (cols == 1 && step == 1) {
+        return to[..rows * cols].copy_from_slice(&from[..rows * cols]);
+    }
+    if rows < 4 || cols < 4 {
+        for (col, to) in to[..rows * cols].chunks_exact_mut(rows).enumerate() {
+            for (row, to) in to.iter_mut().enumerate() {
+                *to = from[row * step + col];
+            }
+        }
+        return;
+    }
+    for row in (0..rows).step_by(4).map(|row| row.min(rows - 4)) {
+        for col in (0..cols).step_by(4).map(|col| col.min(cols - 4)) {
+            let mut square = [[0.0; 4]; 4];
+            for (i, line) in square.iter_mut().enumerate() {
+                line.copy_from_slice(&from[(row + i) * step + col..][..4]);
+            }
+            for (i, line) in transpose4(square).iter().enumerate() {
+                to[(col + i) * rows + row..][..4].copy_from_slice(line);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transpose4(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+    // SAFETY: every x86-64 has SSE; `__m128` is four `f32`, so the arrays are of equal size.
+    unsafe {
+        let [a, b, c, d]: [__m128; 4] = transmute(square);
+        let (low, high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+        let (low2, high2) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+        transmute([
+            _mm_movelh_ps(low, low2),
+            _mm_movehl_ps(low2, low),
+            _mm_movelh_ps(high, high2),
+            _mm_movehl_ps(high2, high),
+        ])
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn transpose4(square: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    std::array::from_fn(|col| std::array::from_fn(|row| square[row][col]))
+}
+
 #[derive(Clone, Copy)]
 struct Portable([f32; 4]);
 
@@ -85,6 +171,12 @@ impl Vector for Portable {
     #[inline(always)]
     fn load(from: &[f32]) -> Self {
         Portable([from[0], from[1], from[2], from[3]])
+    }
+
+    #[inline(always)]
+    unsafe fn load_from(from: *const f32) -> Self {
+        // SAFETY: the caller promises four values; an array of them has their alignment.
+        Portable(unsafe { from.cast::<[f32; 4]>().read() })
     }
 
     #[inline(always)]
@@ -198,6 +290,12 @@ mod x86 {
                     assert!(from.len() >= $lanes);
                     // SAFETY: as above; and as many values are there, at any alignment.
                     $name(unsafe { $load(from.as_ptr()) })
+                }
+
+                #[inline(always)]
+                unsafe fn load_from(from: *const f32) -> Self {
+                    // SAFETY: as above; and the caller promises the values.
+                    $name(unsafe { $load(from) })
                 }
 
                 #[inline(always)]

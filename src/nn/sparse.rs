@@ -18,8 +18,8 @@
 use super::grads::Write;
 use super::host::store;
 use super::im2col::Geometry;
-use super::pool::DEAD;
-use super::simd::{self, Kernel, Vector};
+use super::pool::{DEAD, alive_sum};
+use super::simd::{self, Kernel, Vector, load_rows, transpose};
 
 /// The lanes of the widest vector: what may be read and added (zeros) behind a run.
 const SLACK: usize = 16;
@@ -38,6 +38,8 @@ pub(super) struct Backward<'a> {
     /// (c_out, c_in, k, k)
     pub(super) slot: &'a mut [f32],
     pub(super) how: Write,
+    /// (c_out): what is to be added to the gradient of the bias is added here.
+    pub(super) bias: &'a mut [f32],
     /// (batch, c_in, rows, cols), to be written.
     pub(super) dx: Option<&'a mut [f32]>,
 }
@@ -51,7 +53,31 @@ pub(super) fn backward(pass: Backward) {
 /// A gradient, and where in the other factor its patch begins.
 type Scaled = (u32, f32);
 
-/// How runs lie in memory: `rows` of them, `step` values apart, of which each is `vectors` long.
+/// Where the patches of an image with channels last begin, by window and position of the maximum.
+struct Places {
+    windows: Vec<u32>,
+    right: u32,
+    down: u32,
+}
+
+impl Places {
+    fn new(g: &Geometry) -> Places {
+        let (right, down) = (g.channels, g.cols * g.channels);
+        let (high, wide) = (g.out_rows() / 2, g.out_cols() / 2);
+        let place = |i: usize| (i / wide * 2 * down + i % wide * 2 * right) as u32;
+        let windows = (0..high * wide).map(place).collect();
+        Places { windows, right: right as u32, down: down as u32 }
+    }
+
+    /// By arithmetic, because a table would have to be looked up once per gradient.
+    #[inline(always)]
+    fn of(&self, window: u32, at: u8) -> u32 {
+        let mask = |bit: u8| 0u32.wrapping_sub(u32::from(at >> bit & 1));
+        window + (self.right & mask(0)) + (self.down & mask(1))
+    }
+}
+
+/// Kernel rows, each a run of so many vectors.
 #[derive(Clone, Copy)]
 struct Runs {
     rows: usize,
@@ -61,9 +87,9 @@ struct Runs {
 impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<V: Vector>(mut self) {
-        let (g, c_out) = (self.g, self.weight.len() / self.g.patch());
-        let (across, pooled) = (g.out_cols() / 2, (g.out_rows() / 2) * (g.out_cols() / 2));
-        let line = g.cols * g.channels;
+        let (g, c_out) = (self.g, self.bias.len());
+        let (line, places) = (g.cols * g.channels, Places::new(&g));
+        let pooled = places.windows.len();
         let runs = Runs { rows: g.kernel, vectors: (g.kernel * g.channels).div_ceil(V::LANES) };
         let run = runs.vectors * V::LANES;
         let filter = g.kernel * run;
@@ -71,48 +97,81 @@ impl Kernel for Backward<'_> {
         let mut dw = vec![0.0; c_out * filter];
         let mut image = vec![0.0; g.image() + SLACK];
         let mut d_image = vec![0.0; g.image() + SLACK];
-        // Where the patches of the four positions of a window begin, from the window's first.
-        let corners: [u32; 5] = [0, g.channels, line, line + g.channels, 0].map(|at| at as u32);
-        let corner =
-            |window: usize| (window / across * 2 * line + window % across * 2 * g.channels) as u32;
-        let corner: Vec<u32> = (0..pooled).map(corner).collect();
-        let mut list: Vec<Scaled> = vec![(0, 0.0); pooled];
-        let mut lists: [Vec<Scaled>; 5] = std::array::from_fn(|_| vec![(0, 0.0); c_out]);
+        let mut here = vec![0; pooled];
+        let mut list: Vec<Scaled> = vec![(0, 0.0); pooled.max(5 * c_out)];
         for (i, x) in self.x.chunks_exact(g.image()).enumerate() {
             let range = i * c_out * pooled..(i + 1) * c_out * pooled;
             let (grad, argmax) = (&self.grad[range.clone()], &self.argmax[range]);
-            channels_last(&g, x, &mut image);
-            for (c, (grad, argmax)) in
-                grad.chunks_exact(pooled).zip(argmax.chunks_exact(pooled)).enumerate()
-            {
-                let mut n = 0;
-                for ((&grad, &at), &corner) in grad.iter().zip(argmax).zip(&corner) {
-                    list[n] = (corner + corners[usize::from(at.min(4))], grad);
-                    n += usize::from(at != DEAD);
+            transpose(g.channels, g.rows * g.cols, x, g.rows * g.cols, &mut image);
+            let planes = grad.chunks_exact(pooled).zip(argmax.chunks_exact(pooled));
+            for (c, (grad, argmax)) in planes.enumerate() {
+                self.bias[c] += alive_sum(grad, argmax);
+                for ((to, &window), &at) in here.iter_mut().zip(&places.windows).zip(argmax) {
+                    *to = places.of(window, at);
                 }
+                let n = alive(&here, grad, argmax, &mut list);
                 add_patches::<V>(runs, &mut dw[c * filter..], run, &image, line, &list[..n]);
             }
             let Some(dx) = &mut self.dx else { continue };
             d_image.fill(0.0);
-            for (window, &corner) in corner.iter().enumerate() {
-                let mut n = [0; 5];
-                for c in 0..c_out {
-                    let at = usize::from(argmax[c * pooled + window].min(4));
-                    lists[at][n[at]] = ((c * filter) as u32, grad[c * pooled + window]);
-                    n[at] += 1;
-                }
-                for p in 0..4 {
-                    if n[p] > 0 {
-                        let to = &mut d_image[(corner + corners[p]) as usize..];
-                        add_patches::<V>(runs, to, line, &weights, run, &lists[p][..n[p]]);
+            for (w, &window) in places.windows.iter().enumerate() {
+                let ends = by_position(&grad[w..], &argmax[w..], pooled, filter, c_out, &mut list);
+                for (p, list) in list.chunks_exact(c_out).take(4).enumerate() {
+                    let list = &list[..(ends >> (p * COUNT) & COUNT_MASK) as usize];
+                    if !list.is_empty() {
+                        let to = &mut d_image[places.of(window, p as u8) as usize..];
+                        add_patches::<V>(runs, to, line, &weights, run, list);
                     }
                 }
             }
-            channels_first(&g, &d_image, &mut dx[i * g.image()..][..g.image()]);
+            let dx = &mut dx[i * g.image()..][..g.image()];
+            transpose(g.rows * g.cols, g.channels, &d_image, g.channels, dx);
         }
-        let dw = filters_channels_first(&g, &dw, run);
-        store(self.slot, &dw, self.how);
+        store(self.slot, &filters_channels_first(&g, &dw, run), self.how);
     }
+}
+
+/// Lists the gradients of one filter and one image that are alive, with their places; gives their
+/// number. (Not inlined: inside of the kernel there are no registers left for it.)
+#[inline(never)]
+fn alive(places: &[u32], grad: &[f32], argmax: &[u8], list: &mut [Scaled]) -> usize {
+    let mut n = 0;
+    for ((&place, &grad), &at) in places.iter().zip(grad).zip(argmax) {
+        if let Some(entry) = list.get_mut(n) {
+            *entry = (place, grad);
+        }
+        n += usize::from(at != DEAD);
+    }
+    n
+}
+
+/// Bits of one of the five counters of [`by_position`] in one register.
+const COUNT: usize = 12;
+const COUNT_MASK: u64 = (1 << COUNT) - 1;
+
+/// Lists the gradients of one window, every `step`-th value, by the position of the maximum: those of
+/// position `p`, with the place of their filter, from entry `p · c_out` on; the dead come fifth.
+/// Gives the five numbers.
+#[inline(always)]
+fn by_position(
+    grad: &[f32],
+    argmax: &[u8],
+    step: usize,
+    filter: usize,
+    c_out: usize,
+    list: &mut [Scaled],
+) -> u64 {
+    let mut counts = 0;
+    for (c, (&grad, &at)) in grad.iter().step_by(step).zip(argmax.iter().step_by(step)).enumerate()
+    {
+        let at = usize::from(at.min(4));
+        let n = (counts >> (at * COUNT) & COUNT_MASK) as usize;
+        if let Some(entry) = list.get_mut(at * c_out + n) {
+            *entry = ((c * filter) as u32, grad);
+        }
+        counts += 1 << (at * COUNT);
+    }
+    counts
 }
 
 /// Adds the sum over `list` of gradient · runs of `from` to the runs of `to`. Runs lie `to_step` and
@@ -164,13 +223,25 @@ fn tile<V: Vector, const R: usize, const N: usize>(
     list: &[Scaled],
 ) -> usize {
     let mut sums = [[V::splat(0.0); N]; R];
-    for &(at, grad) in list {
-        let (from, grad) = (&from[at as usize..], V::splat(grad));
+    if R * N <= 6 {
+        // Too few sums to keep two multiply-add units busy: two gradients at a time.
+        let mut more = sums;
+        let (pairs, odd) = list.as_chunks::<2>();
+        for pair in pairs {
+            add_patch(&mut sums, pair[0], from, from_step);
+            add_patch(&mut more, pair[1], from, from_step);
+        }
+        for &one in odd {
+            add_patch(&mut sums, one, from, from_step);
+        }
         for r in 0..R {
-            let run = &from[r * from_step..][..N * V::LANES];
             for n in 0..N {
-                sums[r][n] = V::load(&run[n * V::LANES..]).mul_add(grad, sums[r][n]);
+                sums[r][n] = sums[r][n].add(more[r][n]);
             }
+        }
+    } else {
+        for &one in list {
+            add_patch(&mut sums, one, from, from_step);
         }
     }
     for r in 0..R {
@@ -183,24 +254,17 @@ fn tile<V: Vector, const R: usize, const N: usize>(
     R
 }
 
-/// An image (channels, rows, cols) as (rows, cols, channels).
-fn channels_last(g: &Geometry, image: &[f32], to: &mut [f32]) {
-    transpose(g.channels, g.rows * g.cols, image, to);
-}
-
-fn channels_first(g: &Geometry, image: &[f32], to: &mut [f32]) {
-    transpose(g.rows * g.cols, g.channels, image, to);
-}
-
-/// `from` (rows, cols) as (cols, rows).
-fn transpose(rows: usize, cols: usize, from: &[f32], to: &mut [f32]) {
-    let to = &mut to[..rows * cols];
-    if rows == 1 || cols == 1 {
-        return to.copy_from_slice(&from[..rows * cols]);
-    }
-    for (col, to) in to.chunks_exact_mut(rows).enumerate() {
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = from[row * cols + col];
+#[inline(always)]
+fn add_patch<V: Vector, const R: usize, const N: usize>(
+    sums: &mut [[V; N]; R],
+    (at, grad): Scaled,
+    from: &[f32],
+    step: usize,
+) {
+    let (patch, grad) = (load_rows::<V, R, N>(from, at as usize, step), V::splat(grad));
+    for (sums, run) in sums.iter_mut().zip(patch) {
+        for (sum, vector) in sums.iter_mut().zip(run) {
+            *sum = vector.mul_add(grad, *sum);
         }
     }
 }
