@@ -6,12 +6,13 @@
 //! computes the probabilities again from it (Dao et al., "FlashAttention", 2022), which costs one of
 //! seven matrix products and saves heads · time² values.
 
+use super::elementary::{exp, sum_of};
 use super::gemm::{Mat, matmul};
 use super::grads::Write;
 use super::host::{Host, values};
 use super::recycle::Buffer;
-use super::wide::{exp, sum_of, wide};
 use crate::error::{Error, Result};
+use crate::util::wide::wide;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Shape, Tensor};
 use std::sync::OnceLock;
 

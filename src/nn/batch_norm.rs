@@ -1,11 +1,12 @@
 //! Batch normalisation of images (Ioffe and Szegedy, 2015), as `torch.nn.BatchNorm2d`, over the batch
 //! of all ranks when given a way to sum over them (as `torch.nn.SyncBatchNorm`).
 
+use super::elementary::sum_of;
 use super::hook::tracked;
 use super::host::{Host, store, sum, values};
 use super::params::{Init, Param, ParamBuilder};
-use super::wide::{sum_of, wide};
 use crate::error::{Error, Result};
+use crate::util::wide::wide;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -4,10 +4,11 @@
 //! Φ by formula 7.1.26 of Abramowitz and Stegun (absolute error 7.5e-8): a polynomial times the same
 //! exponential that the slope needs, so one exponential gives both.
 
+use super::elementary::exp;
 use super::host::{Host, values};
 use super::recycle::Buffer;
-use super::wide::{exp, wide};
 use crate::error::Result;
+use crate::util::wide::wide;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use std::sync::OnceLock;
 

@@ -9,6 +9,7 @@
 use super::ready::Ready;
 use crate::error::Result;
 use crate::util::aligned::FlatBuf;
+use crate::util::wide::wide;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -177,19 +178,25 @@ impl GradBuckets {
 #[must_use]
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let (blocks, rest) = values.as_chunks::<256>();
-    let fast: f64 = blocks.iter().map(|block| f64::from(lanes_of_squares(block))).sum();
+    let fast = squares_of(blocks);
     let exact = |part: &[f32]| part.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
     if fast.is_finite() { fast + exact(rest) } else { exact(values) }
 }
 
-fn lanes_of_squares(block: &[f32; 256]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for row in block.as_chunks::<16>().0 {
-        for (lane, value) in lanes.iter_mut().zip(row) {
-            *lane += value * value;
+wide! {
+    fn squares_of(blocks: &[[f32; 256]]) -> f64 {
+        let mut sum = 0.0;
+        for block in blocks {
+            let mut lanes = [0.0f32; 16];
+            for row in block.as_chunks::<16>().0 {
+                for (lane, value) in lanes.iter_mut().zip(row) {
+                    *lane += value * value;
+                }
+            }
+            sum += f64::from(lanes.iter().sum::<f32>());
         }
+        sum
     }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 //! Forward reads each row from memory once (mean, then variance, then the result, while the row is in
 //! the first-level cache); backward reads input and gradient once and gives all three gradients.
 
+use super::elementary::sum_of;
 use super::hook::tracked;
 use super::host::{Host, store};
 use super::params::{Init, Param, ParamBuilder};
 use super::recycle::Buffer;
-use super::wide::{sum_of, wide};
 use crate::error::{Error, Result};
+use crate::util::wide::wide;
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Shape, Tensor};
 use std::sync::OnceLock;
 

@@ -8,9 +8,9 @@ use super::host::{Host, store, values};
 use super::params::{Init, Param, ParamBuilder};
 use super::recycle::Buffer;
 use super::relu;
-use super::wide::wide;
 use crate::config;
 use crate::error::{Error, Result};
+use crate::util::wide::wide;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use std::sync::OnceLock;
 

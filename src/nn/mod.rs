@@ -11,6 +11,7 @@ mod block;
 mod conv;
 mod direct;
 mod dropout;
+mod elementary;
 mod embedding;
 mod gelu;
 mod gemm;
@@ -32,7 +33,6 @@ mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transformer;
-mod wide;
 
 pub use attention::causal_attention;
 pub use batch_norm::{BatchNorm2d, RunningStats, SumOverRanks};

@@ -5,6 +5,7 @@ use super::state::{self, Moment};
 use super::{Optimizer, State};
 use crate::config::{self, OptimizerKind};
 use crate::error::Result;
+use crate::util::wide::wide;
 
 /// Adam with weight decay coupled to the gradient (adam) or applied to the values (adamw).
 pub struct Adam {
@@ -75,16 +76,9 @@ impl Optimizer for Adam {
         let (m, v) = (self.exp_avg.slot(i), self.exp_avg_sq.slot(i));
         assert_eq!(theta.len(), grad.len(), "parameter {i}: values and gradient");
         assert_eq!(theta.len(), m.len(), "parameter {i}: values and moments");
-        let Constants { step_size, eps, keep, couple } = self.now;
         // 1 − β is rounded once, from f64: 1 − 0.999 in f32 would be off by 5e-5 of itself.
-        let (new_m, new_v) = ((1.0 - self.betas[0]) as f32, (1.0 - self.betas[1]) as f32);
-        let beta2 = self.betas[1] as f32;
-        for (((p, &g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
-            let g = g * scale + couple * *p;
-            *m += new_m * (g - *m);
-            *v = beta2 * *v + new_v * g * g;
-            *p = keep * *p - step_size * (*m / (v.sqrt() + eps));
-        }
+        let new = self.betas.map(|beta| (1.0 - beta) as f32);
+        update(self.now, new, self.betas[1] as f32, theta, grad, scale, m, v);
     }
 
     fn name(&self) -> &'static str {
@@ -100,5 +94,27 @@ impl Optimizer for Adam {
         let mut moments = [&mut self.exp_avg, &mut self.exp_avg_sq];
         self.step = state::load(kind, &state, &mut moments)?;
         Ok(())
+    }
+}
+
+wide! {
+    /// One pass over values, gradient and moments; `new` is 1 − β of both.
+    fn update(
+        now: Constants,
+        new: [f32; 2],
+        beta2: f32,
+        theta: &mut [f32],
+        grad: &[f32],
+        scale: f32,
+        m: &mut [f32],
+        v: &mut [f32],
+    ) {
+        let Constants { step_size, eps, keep, couple } = now;
+        for (((p, &g), m), v) in theta.iter_mut().zip(grad).zip(m).zip(v) {
+            let g = g * scale + couple * *p;
+            *m += new[0] * (g - *m);
+            *v = beta2 * *v + new[1] * g * g;
+            *p = keep * *p - step_size * (*m / (v.sqrt() + eps));
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::state::{self, Moment};
 use super::{Optimizer, State};
 use crate::config;
 use crate::error::Result;
+use crate::util::wide::wide;
 
 /// SGD with coupled weight decay and, if asked, momentum (Polyak's or Nesterov's).
 pub struct Sgd {
@@ -47,20 +48,14 @@ impl Optimizer for Sgd {
         assert_eq!(theta.len(), grad.len(), "parameter {i}: values and gradient");
         let (lr, decay, momentum) = (self.lr, self.weight_decay, self.momentum);
         let Some(buffer) = &mut self.buffer else {
-            for (p, &g) in theta.iter_mut().zip(grad) {
-                *p -= lr * (g * scale + decay * *p);
-            }
-            return;
+            return plain(lr, decay, theta, grad, scale);
         };
         let buffer = buffer.slot(i);
         assert_eq!(theta.len(), buffer.len(), "parameter {i}: values and momentum");
         // The part of the gradient itself that is applied besides the momentum.
         let (direct, kept) = if self.nesterov { (1.0, momentum) } else { (0.0, 1.0) };
-        for ((p, &g), b) in theta.iter_mut().zip(grad).zip(buffer) {
-            let g = g * scale + decay * *p;
-            *b = momentum * *b + g;
-            *p -= lr * (direct * g + kept * *b);
-        }
+        let factors = Factors { lr, decay, momentum, direct, kept };
+        with_momentum(factors, theta, grad, scale, buffer);
     }
 
     fn name(&self) -> &'static str {
@@ -75,5 +70,33 @@ impl Optimizer for Sgd {
         let mut moments: Vec<&mut Moment> = self.buffer.iter_mut().collect();
         self.step = state::load("sgd", &state, &mut moments)?;
         Ok(())
+    }
+}
+
+/// What a step multiplies with.
+#[derive(Clone, Copy)]
+struct Factors {
+    lr: f32,
+    decay: f32,
+    momentum: f32,
+    direct: f32,
+    kept: f32,
+}
+
+wide! {
+    fn plain(lr: f32, decay: f32, theta: &mut [f32], grad: &[f32], scale: f32) {
+        for (p, &g) in theta.iter_mut().zip(grad) {
+            *p -= lr * (g * scale + decay * *p);
+        }
+    }
+}
+
+wide! {
+    fn with_momentum(f: Factors, theta: &mut [f32], grad: &[f32], scale: f32, buffer: &mut [f32]) {
+        for ((p, &g), b) in theta.iter_mut().zip(grad).zip(buffer) {
+            let g = g * scale + f.decay * *p;
+            *b = f.momentum * *b + g;
+            *p -= f.lr * (f.direct * g + f.kept * *b);
+        }
     }
 }

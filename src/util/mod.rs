@@ -8,3 +8,4 @@ pub mod restart;
 pub mod rng;
 pub mod shared;
 pub mod whereabouts;
+pub(crate) mod wide;
