@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `allreduce` | sizes × algorithms; `tensors`: many small ones, bucketed or not |
-//! | `step` | training steps of the shipped models by phase; `mnist` takes them |
+//! | `step` | training steps of the shipped models by phase; `mnist` and `gpt` take them |
 //! | `optimizer` | updates, beside Candle's |
 //! | `race` | several things timed in turn, the slowest rank's time |
 //! | `limits` | memory passes, peak of matrix products, free memory |
@@ -16,6 +16,7 @@ mod allreduce;
 pub mod args;
 mod buffers;
 mod entrant;
+mod gpt;
 mod heading;
 mod limits;
 mod mnist;

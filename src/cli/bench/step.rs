@@ -1,6 +1,7 @@
 //! `annulus bench step`: training steps of the shipped models, by phase.
 
 use super::args::{ModelChoice, StepArgs};
+use super::gpt::Tokens;
 use super::heading::{self, Heading};
 use super::limits;
 use super::mnist::Images;
@@ -106,6 +107,10 @@ fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(&'static str, Box
             let batch = args.batch.map_or(64, |n| n as usize);
             found.push((name, Box::new(Images::new(kind, batch, args.data.as_deref(), group)?)));
         }
+    }
+    if wanted(ModelChoice::Gpt) {
+        let batch = args.batch.map_or(4, |n| n as usize);
+        found.push(("gpt", Box::new(Tokens::new(batch, group)?)));
     }
     Ok(found)
 }
