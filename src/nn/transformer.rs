@@ -1,7 +1,9 @@
 //! One block of a pre-norm Transformer as one operation (the GPT-2 form: Radford et al., 2019):
 //!
-//!     x₁ = x  + o(attention(qkv(norm1(x))))
-//!     y  = x₁ + v(gelu(u(norm2(x₁))))
+//! ```text
+//! x₁ = x  + o(attention(qkv(norm1(x))))
+//! y  = x₁ + v(gelu(u(norm2(x₁))))
+//! ```
 //!
 //! One operation, because Candle's backward pass fills the gradient of every tensor in its graph with
 //! zeros and then adds to it: three passes over 20 MB of activations per block at 1,024 tokens of
