@@ -139,7 +139,7 @@ def _gpt(tools):
     file = tools.work / "runs" / "gpt.json"
 
     def read(_outcome):
-        return {"": json.loads(file.read_text())["models"][0]["tokens_per_s"]}
+        return {"": json.loads(file.read_text())["rows"][0]["per_s"]}
 
     def mine(_round):
         arguments = ["bench", "step", "--model", "gpt", "--batch", "4", "--json", str(file)]
