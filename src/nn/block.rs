@@ -201,8 +201,9 @@ mod tests {
     use crate::nn::testing::{assert_agree, check_layer, gradients, params_of, random_tensor};
     use crate::nn::{ParamBuilder, ParamSet, max_pool2d};
 
-    /// Batch, c_in, rows, cols, c_out, kernel, window.
-    const CASES: [[usize; 7]; 7] = [
+    /// Batch, c_in, rows, cols, c_out, kernel, window. The last eight fill the kernels for few channels in all their ways: one, two and three vectors
+    /// of output channels, an odd number of windows, runs of weights from one to five vectors.
+    const CASES: [[usize; 7]; 15] = [
         [2, 1, 8, 8, 3, 5, 2],
         [1, 3, 7, 8, 2, 3, 2],
         [3, 2, 6, 7, 4, 2, 2],
@@ -210,6 +211,14 @@ mod tests {
         [1, 2, 12, 12, 3, 5, 2],
         [1, 2, 5, 5, 2, 3, 1],
         [2, 3, 3, 3, 2, 2, 2],
+        [2, 6, 8, 8, 16, 5, 2],
+        [1, 3, 8, 9, 17, 3, 2],
+        [1, 1, 9, 15, 9, 5, 2],
+        [1, 4, 6, 6, 2, 5, 2],
+        [1, 7, 6, 8, 2, 5, 2],
+        [1, 5, 6, 6, 3, 3, 2],
+        [1, 7, 5, 5, 2, 3, 2],
+        [1, 64, 4, 4, 8, 3, 2],
     ];
 
     fn layer([_, c_in, _, _, c_out, kernel, window]: [usize; 7]) -> (ParamSet, ConvReluPool) {

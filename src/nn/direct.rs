@@ -221,3 +221,72 @@ fn pool<V: Vector, const B: usize>(
         V::select(alive, at, position(DEAD)).store(&mut to.at[to_lane..]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::grads::Write;
+    use super::super::sparse::Backward;
+    use super::*;
+    use crate::nn::testing::random;
+
+    /// Outputs, positions, and the gradients of weight, bias and images, with vectors for `work`
+    /// values.
+    fn pass(g: Geometry, c_out: usize, work: usize) -> (Vec<u8>, [Vec<f32>; 4]) {
+        let batch = 3;
+        let n = batch * c_out * (g.out_rows() / 2) * (g.out_cols() / 2);
+        let (x, weight) = (random(batch * g.image(), 1), random(c_out * g.patch(), 2));
+        let (grad, bias) = (random(n, 3), random(c_out, 4));
+        let (mut out, mut argmax) = (vec![f32::NAN; n], vec![7; n]);
+        let (x, weight, to) = (&x[..], &weight[..], &mut argmax);
+        simd::run(Forward { g, x, weight, bias: &bias, out: &mut out, argmax: to }, work);
+        let (mut slot, mut bias) = (vec![f32::NAN; weight.len()], vec![0.0; c_out]);
+        let mut dx = vec![f32::NAN; x.len()];
+        let pass = Backward {
+            g,
+            x,
+            weight,
+            grad: &grad,
+            argmax: &argmax,
+            slot: &mut slot,
+            how: Write::Set,
+            bias: &mut bias,
+            dx: Some(&mut dx),
+        };
+        simd::run(pass, work);
+        (argmax, [out, slot, bias, dx])
+    }
+
+    #[test]
+    fn vectors_of_every_width_agree() {
+        for (channels, rows, cols, kernel, c_out) in
+            [(1, 12, 12, 5, 6), (6, 8, 10, 5, 16), (3, 9, 8, 3, 17), (7, 7, 6, 5, 40)]
+        {
+            let g = Geometry { channels, rows, cols, kernel, padding: 0 };
+            let (at, values) = pass(g, c_out, 1);
+            for work in [8, 16] {
+                let (other_at, others) = pass(g, c_out, work);
+                assert_eq!(at, other_at, "{g:?}, {work}");
+                for (i, (values, others)) in values.iter().zip(&others).enumerate() {
+                    let largest = values.iter().fold(0f32, |a, v| a.max(v.abs()));
+                    let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * largest;
+                    assert!(values.iter().zip(others).all(close), "{g:?}, {work}, tensor {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_samples_result_does_not_depend_on_its_batch() {
+        let g = Geometry { channels: 2, rows: 8, cols: 8, kernel: 3, padding: 0 };
+        let (x, weight, bias) = (random(3 * g.image(), 1), random(16 * g.patch(), 2), [0.1; 16]);
+        let run = |x: &[f32], images: usize| {
+            let (mut out, mut argmax) = (vec![0.0; images * 16 * 9], vec![0; images * 16 * 9]);
+            let (out_, argmax_) = (&mut out[..], &mut argmax[..]);
+            forward(Forward { g, x, weight: &weight, bias: &bias, out: out_, argmax: argmax_ });
+            (out, argmax)
+        };
+        let (out, argmax) = run(&x, 3);
+        let (alone, alone_argmax) = run(&x[2 * g.image()..], 1);
+        assert_eq!((&out[2 * 16 * 9..], &argmax[2 * 16 * 9..]), (&alone[..], &alone_argmax[..]));
+    }
+}

@@ -357,3 +357,28 @@ mod x86 {
         select256
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transpose_moves_every_value_to_its_mirror_place() {
+        for (rows, cols, step) in
+            [(1, 9, 9), (9, 1, 1), (5, 1, 4), (3, 7, 7), (4, 4, 4), (13, 6, 8), (6, 144, 144)]
+        {
+            let from: Vec<f32> = (0..rows * step).map(|i| i as f32).collect();
+            let mut to = vec![f32::NAN; rows * cols];
+            transpose(rows, cols, &from, step, &mut to);
+            for (i, &v) in to.iter().enumerate() {
+                assert_eq!(v, from[i % rows * step + i / rows], "{rows}×{cols}, {i}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "at <= len")]
+    fn rows_that_end_behind_the_slice_are_refused() {
+        load_rows::<Portable, 2, 1>(&[0.0; 12], 1, 8);
+    }
+}
