@@ -10,16 +10,20 @@ use tempfile::tempdir;
 
 /// Three ranks; one of them suffers `kind` at step 20.
 fn with_fault(mpi: Mpi, rank: usize, kind: &str) -> Ended {
+    with_fault_and(mpi, rank, kind, &[])
+}
+
+fn with_fault_and(mpi: Mpi, rank: usize, kind: &str, sets: &[&str]) -> Ended {
     let folder = tempdir().unwrap();
-    under(mpi, 3)
+    let job = under(mpi, 3)
         .args(["train", &card("lenet-mnist-quick.json"), "--out"])
         .args([folder.path().join("run")])
         .set("train.epochs=50")
         .set("train.max_steps=2000")
         .set("comm.deadline_s=2")
         .set(format!("faults=[{{\"rank\":{rank},\"step\":20,\"kind\":\"{kind}\"}}]"))
-        .env("ANNULUS_ALLOW_FAULTS", "1")
-        .run()
+        .env("ANNULUS_ALLOW_FAULTS", "1");
+    sets.iter().fold(job, |job, set| job.set(set)).run()
 }
 
 /// MPICH's launcher does not always pass a rank's own code on, but never makes it 0 here.
@@ -97,8 +101,10 @@ fn a_skipped_collective_is_an_error_naming_both_sides_instead_of_a_hang() {
 
 #[test]
 fn a_gradient_that_is_no_number_stops_all_ranks_at_the_same_step() {
-    for mpi in BOTH {
-        let ended = with_fault(mpi, 2, "nan");
+    let overlapped =
+        ["comm.overlap=on", "comm.first_bucket_mb=0.005", "comm.bucket_mb=0.02"].as_slice();
+    for (mpi, sets) in BOTH.into_iter().flat_map(|mpi| [(mpi, [].as_slice()), (mpi, overlapped)]) {
+        let ended = with_fault_and(mpi, 2, "nan", sets);
         expect_code(mpi, &ended, 77);
         let said = ended.complaints();
         assert_eq!(said.len(), 1, "{said:?}");

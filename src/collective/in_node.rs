@@ -81,7 +81,8 @@ pub(super) fn hand_out<T: Element>(
     Ok(())
 }
 
-/// Reduces the buffer at `place` over the ranks of the host, where it lies.
+/// Reduces the buffer at `place` over the ranks of the host, where it lies. The local ranks `targets`
+/// receive the sums; with `0..1` follows [`from_first`].
 pub(super) fn in_place<T: Element>(
     node: &mut Node,
     peer: &mut dyn Peer,
@@ -89,24 +90,10 @@ pub(super) fn in_place<T: Element>(
     place: Place,
     data: &mut [T],
     op: Op,
+    targets: Range<usize>,
 ) -> Result<()> {
-    let targets = 0..node.ranks.len();
     node.turn(peer, header)?;
     reduce_own_chunk(node, place, data, op, targets)?;
-    node.turn(peer, header)
-}
-
-/// As [`in_place`], but only the first rank of the host receives the sums; see [`from_first`].
-pub(super) fn to_first<T: Element>(
-    node: &mut Node,
-    peer: &mut dyn Peer,
-    header: &Header,
-    place: Place,
-    data: &mut [T],
-    op: Op,
-) -> Result<()> {
-    node.turn(peer, header)?;
-    reduce_own_chunk(node, place, data, op, 0..1)?;
     node.turn(peer, header)
 }
 

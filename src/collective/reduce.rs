@@ -53,7 +53,8 @@ impl Group {
         data: &mut [T],
         op: Op,
     ) -> Result<bool> {
-        if algorithm == Algorithm::Shared && (self.shared.is_err() || self.node.is_none()) {
+        // Equal on all ranks, whether or not their hosts have several.
+        if algorithm == Algorithm::Shared && (self.shared.is_err() || self.size() == 1) {
             return Ok(false);
         }
         let way = self.way(algorithm, data);
@@ -123,10 +124,12 @@ impl Group {
         self.sent += size_of_val(data) as u64;
         // The ranks of a host must mean the same buffer; other hosts need not know which.
         let local = header.with_root(place.tag());
-        if self.host_count == 1 {
-            return in_node::in_place(node, &mut *self.peer, &local, place, data, op);
+        let alone = self.host_count == 1;
+        let targets = 0..if alone { node.ranks.len() } else { 1 };
+        in_node::in_place(node, &mut *self.peer, &local, place, data, op, targets)?;
+        if alone {
+            return Ok(());
         }
-        in_node::to_first(node, &mut *self.peer, &local, place, data, op)?;
         self.across(header, data, op)?;
         let Some(node) = &mut self.node else { return Ok(()) };
         in_node::from_first(node, &mut *self.peer, &local, place, data)

@@ -161,9 +161,11 @@ mod tests {
                 for (peer, host) in threads::world(hosts.len()).into_iter().zip(hosts.chars()) {
                     scope.spawn(move || {
                         let mut group = Group::meet_on(Box::new(peer), host.to_string()).unwrap();
-                        group.configure(tuning(DEADLINE, 64)).unwrap();
                         assert_eq!(group.shared_memory(), Ok(()));
-                        assert!(run(&mut group, 64).unwrap() > 60);
+                        for algorithm in [Algorithm::Auto, Algorithm::Shared] {
+                            group.configure(Tuning { algorithm, ..tuning(DEADLINE, 64) }).unwrap();
+                            assert!(run(&mut group, 64).unwrap() > 60);
+                        }
                     });
                 }
             });

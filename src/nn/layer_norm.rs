@@ -25,8 +25,11 @@ impl LayerNorm {
     /// A layer for rows of `width` values; weight 1, bias 0. PyTorch's `eps` is 1e-5.
     ///
     /// # Errors
-    /// When the device has no memory.
+    /// When the width is 0, or the device has no memory.
     pub fn new(params: &ParamBuilder, width: usize, eps: f32) -> Result<LayerNorm> {
+        if width == 0 {
+            return Err(Error::Internal("layer norm: rows of 0 values".to_owned()));
+        }
         let weight = params.param("weight", width, Init::Zeros)?;
         weight.update(|values| values.fill(1.0))?;
         let bias = params.param("bias", width, Init::Zeros)?;
@@ -274,5 +277,6 @@ mod tests {
         let (_, norm) = layer(6);
         let message = norm.forward(&random_tensor(&[6, 7], 1)).unwrap_err().to_string();
         assert_eq!(message, "ln: expected f32 (…, 6), got F32 [6, 7]");
+        assert!(LayerNorm::new(&ParamBuilder::new(1, &candle_core::Device::Cpu), 0, 1e-5).is_err());
     }
 }

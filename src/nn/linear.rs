@@ -38,7 +38,7 @@ impl Linear {
     /// A layer from `inputs` to `outputs` values with bias, followed by ReLU if `relu`.
     ///
     /// # Errors
-    /// When the device has no memory.
+    /// When there are no inputs or no outputs, or the device has no memory.
     pub fn new(
         params: &ParamBuilder,
         inputs: usize,
@@ -48,21 +48,21 @@ impl Linear {
     ) -> Result<Linear> {
         let init = Init::weights(init, inputs, outputs);
         let weight = params.param("weight", (outputs, inputs), init)?;
-        let bias = Some(params.param("bias", outputs, Init::Zeros)?);
         let activation = if relu { Activation::Relu } else { Activation::None };
-        Ok(Linear { weight, bias, activation })
+        let layer = Linear::without_bias(weight, activation)?;
+        Ok(Linear { bias: Some(params.param("bias", outputs, Init::Zeros)?), ..layer })
     }
 
     /// A layer without bias over `weight` (outputs, inputs), which may be used elsewhere, too (tied
     /// embedding): gradients add.
     ///
     /// # Errors
-    /// When `weight` is not a matrix.
+    /// When `weight` is not a matrix, or has no rows or columns.
     pub fn without_bias(weight: Param, activation: Activation) -> Result<Linear> {
-        if weight.tensor().rank() != 2 {
-            let dims = weight.tensor().dims();
+        let dims = weight.tensor().dims();
+        if dims.len() != 2 || dims.contains(&0) {
             return Err(Error::Internal(format!(
-                "{}: expected a matrix, got {dims:?}",
+                "{}: expected a matrix with rows and columns, got {dims:?}",
                 weight.name()
             )));
         }
@@ -393,5 +393,7 @@ mod tests {
         let (_, linear) = layer(CASES[0], false);
         let message = linear.forward(&random_tensor(&[4, 8], 1)).unwrap_err().to_string();
         assert_eq!(message, "fc: expected f32 (batch, 7), got F32 [4, 8]");
+        let empty = ParamBuilder::new(1, &candle_core::Device::Cpu);
+        assert!(Linear::new(&empty, 0, 3, false, config::Init::He).is_err());
     }
 }

@@ -46,6 +46,12 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
     Ok(())
 }
 
+/// Whether the card orders a spoiled gradient in `step`, on any rank: that step reduces after the
+/// backward pass, since what is spoiled after a bucket has left would reach no other rank.
+pub fn spoil_a_gradient(faults: &[Fault], step: u64) -> bool {
+    faults.iter().any(|f| f.step == step && f.kind == FaultKind::Nan)
+}
+
 /// Spoils one gradient where the card orders it, after the backward pass of `step`.
 pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) {
     let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Nan;

@@ -12,7 +12,7 @@
 use super::tally::Tally;
 use crate::collective::{Group, Op, chunks::chunk};
 use crate::error::{Error, Result};
-use crate::nn::{GradBuckets, ParamSet, sum_of_squares};
+use crate::nn::{GradBuckets, ParamSet, Ready, sum_of_squares};
 use crate::util::whereabouts::{Phase, enter};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,9 @@ pub fn during(
             }
             Ok(squares)
         });
+        let unwinding = AbandonOnPanic(grads.ready());
         let passed = pass();
+        std::mem::forget(unwinding);
         enter(Phase::Reduce);
         let start = Instant::now();
         if passed.is_ok() {
@@ -83,6 +85,15 @@ pub fn during(
     let mut all = before;
     all += tally;
     conclude(all, squares, group, start)
+}
+
+/// A pass that panics lets the reducing thread go: the panic cannot leave before that thread has ended.
+struct AbandonOnPanic<'a>(&'a Ready);
+
+impl Drop for AbandonOnPanic<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.end(true);
+    }
 }
 
 /// Reduces bucket `k`; returns this rank's part of the sum of squares of the result. Each rank adds up
@@ -109,4 +120,77 @@ fn changed_too_late(params: &ParamSet, i: usize) -> Error {
         "the gradient of {name} changed after it was reduced: in this step it was written more often \
          than in the probe batch. Set comm.overlap to \"off\" for models that do so"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+    use crate::nn::{BucketBytes, Course, Init, Param, ParamBuilder};
+    use candle_core::Device;
+
+    /// Two parameters of 16 values in a bucket each; `b` is final first.
+    fn two_buckets(group: &mut Group) -> ParamSet {
+        let builder = ParamBuilder::new(1, &Device::Cpu);
+        builder.param("a", 16, Init::Zeros).unwrap();
+        builder.param("b", 16, Init::Zeros).unwrap();
+        let mut params = builder.finish(64, 64).unwrap();
+        let course = Course { order: vec![1, 0], writes: vec![1, 1] };
+        let bytes = BucketBytes { first: 64, others: 64 };
+        params.lay_out(&course, bytes, &mut |len| group.shared_buffer(len)).unwrap();
+        params.grads().begin_step();
+        params
+    }
+
+    fn write(param: &Param, value: f32) {
+        param.write_grad(|slot, _| slot.fill(value)).unwrap();
+    }
+
+    /// Runs `f` on each of two ranks.
+    fn on_two_ranks<R: Send>(f: impl Fn(&mut Group) -> R + Sync) -> Vec<R> {
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = threads::world(2)
+                .into_iter()
+                .map(|peer| scope.spawn(|| f(&mut Group::meet(Box::new(peer)).unwrap())))
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn a_bucket_is_reduced_while_the_pass_still_computes() {
+        let norms = on_two_ranks(|group| {
+            let params = two_buckets(group);
+            let all: Vec<Param> = params.iter().cloned().collect();
+            let reduced = during(&params, group, Tally::default(), || {
+                write(&all[1], 1.0);
+                // The pass ends only when the sum of `b` is there: without overlap, never.
+                let start = Instant::now();
+                while params.grads().read(1, |b| b[15]) != 2.0 {
+                    assert!(start.elapsed() < Duration::from_secs(10), "nothing was reduced");
+                    std::thread::yield_now();
+                }
+                write(&all[0], 3.0);
+                Ok(Tally::default())
+            });
+            assert_eq!(params.grads().read(0, |a| a.to_vec()), [6.0; 16]);
+            reduced.unwrap().grad_norm
+        });
+        let norm = (16.0f64 * (4.0 + 36.0)).sqrt();
+        assert_eq!(norms, [norm, norm]);
+    }
+
+    #[test]
+    fn a_gradient_that_changes_after_it_was_reduced_is_an_error_with_its_name() {
+        let errors = on_two_ranks(|group| {
+            let params = two_buckets(group);
+            let all: Vec<Param> = params.iter().cloned().collect();
+            let pass = || {
+                [1, 1, 0].iter().for_each(|&i: &usize| write(&all[i], 1.0));
+                Ok(Tally::default())
+            };
+            during(&params, group, Tally::default(), pass).unwrap_err().to_string()
+        });
+        assert!(errors[0].contains("the gradient of b changed"), "{}", errors[0]);
+    }
 }

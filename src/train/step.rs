@@ -71,6 +71,7 @@ pub fn take(
 
     let (mut tally, mut spent) = (Tally::default(), Spent::default());
     let (rank, micro_batches) = (group.rank(), card.train.accumulate);
+    let overlap = settings.overlap && !faults::spoil_a_gradient(&card.faults, step + 1);
     let mut reduced = None;
     replica.params.grads().begin_step();
     for micro in 1..=micro_batches {
@@ -82,7 +83,7 @@ pub fn take(
             }
             Ok(tally)
         };
-        if settings.overlap && micro == micro_batches {
+        if overlap && micro == micro_batches {
             reduced = Some(reduce::during(&replica.params, group, tally, pass)?);
         } else {
             tally += pass()?;
