@@ -13,7 +13,7 @@ need_rust
 say "building (a few minutes the first time)"
 cargo build --release --locked
 say "training LeNet-5 on MNIST with $ranks ranks"
-scripts/launch_local.sh "$ranks" train configs/lenet-mnist.json
+scripts/launch_local.sh "$ranks" train configs/lenet-mnist.json --resume never
 cat <<'END'
 
 What next?

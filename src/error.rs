@@ -31,6 +31,9 @@ pub enum Error {
     /// Reading or writing failed half-way.
     #[error("{0}")]
     Io(String),
+    /// The run was told to leave; it is saved and can go on. Not a failure.
+    #[error("{0}")]
+    Preempted(String),
     /// Ranks that must hold the same parameters do not.
     #[error("{0}")]
     ReplicasDiffer(String),
@@ -57,6 +60,7 @@ impl Error {
             Error::Internal(_) => 70,
             Error::CannotCreate(_) => 73,
             Error::Io(_) => 74,
+            Error::Preempted(_) => 75,
             Error::ReplicasDiffer(_) => 76,
             Error::NonFinite(_) => 77,
             Error::Config(_) => 78,
@@ -73,6 +77,7 @@ impl Error {
             69 => Error::PeerLost(message),
             73 => Error::CannotCreate(message),
             74 => Error::Io(message),
+            75 => Error::Preempted(message),
             76 => Error::ReplicasDiffer(message),
             77 => Error::NonFinite(message),
             78 => Error::Config(message),
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_exit_code_comes_back_as_the_same_kind_of_error() {
-        for code in [64, 65, 66, 69, 70, 73, 74, 76, 77, 78] {
+        for code in [64, 65, 66, 69, 70, 73, 74, 75, 76, 77, 78] {
             assert_eq!(Error::from_exit_code(code, "x".into()).exit_code(), code);
         }
     }

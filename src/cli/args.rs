@@ -43,6 +43,10 @@ pub struct TrainArgs {
     /// Run folder for model, metrics and status [default: runs/NAME-OF-THE-CARD]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// What to go on from: `auto` the newest sound checkpoint of the run folder, if there is one;
+    /// `never` from the start; or the folder of a checkpoint
+    #[arg(long, default_value = "auto", value_name = "auto|never|DIR")]
+    pub resume: String,
     /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: Device,

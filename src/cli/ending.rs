@@ -20,7 +20,10 @@ pub fn leave(error: &Error, group: Group) -> u8 {
         abort(error);
     }
     if group.rank() == 0 {
-        tell(&format!("error: {error}"));
+        match error {
+            Error::Preempted(text) => tell(text),
+            error => tell(&format!("error: {error}")),
+        }
     }
     leave_with(error.exit_code(), group)
 }

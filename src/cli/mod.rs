@@ -26,6 +26,10 @@ pub fn run() -> ExitCode {
         return ExitCode::from(*code);
     }
     ending::install_panic_hook();
+    if let Err(error) = crate::train::hear_signals() {
+        ending::tell(&format!("error: {error}"));
+        return ExitCode::from(error.exit_code());
+    }
     let worker = std::thread::Builder::new().stack_size(STACK).spawn(move || work(&args));
     match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => ExitCode::from(code),

@@ -1,6 +1,7 @@
 //! `annulus train`.
 
 use super::args::TrainArgs;
+use crate::checkpoint::Resume;
 use crate::collective::Group;
 use crate::config::Card;
 use crate::error::Result;
@@ -18,7 +19,7 @@ pub fn run(args: &TrainArgs, group: &mut Group) -> Result<()> {
         return train::dry_run(card, args.device, group);
     }
     let out = out_folder(args, &card);
-    train::run(card, args.device, &out, group)
+    train::run(card, args.device, &out, &Resume::parse(&args.resume), group)
 }
 
 fn out_folder(args: &TrainArgs, card: &Card) -> PathBuf {

@@ -30,6 +30,26 @@ impl Group {
         Err(error.context(format!("on rank {} only", ranks.join(", "))))
     }
 
+    /// Lets rank 0 do something alone and gives every rank the bytes that came of it, or its error.
+    ///
+    /// # Errors
+    /// Rank 0's error, on every rank, or one of the exchange itself.
+    pub fn from_rank_0(&mut self, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let outcome = if self.rank() == 0 { work() } else { Ok(Vec::new()) };
+        let mine = match outcome {
+            Ok(bytes) => [&[0], bytes.as_slice()].concat(),
+            Err(e) => [&[e.exit_code()], e.to_string().as_bytes()].concat(),
+        };
+        let mut all = self.all_gather(&mine)?;
+        let mut first = all.swap_remove(0);
+        let code = first.remove(0);
+        if code == 0 {
+            return Ok(first);
+        }
+        let text = String::from_utf8_lossy(&first).into_owned();
+        Err(self.common_failure(Error::from_exit_code(code, text)))
+    }
+
     /// Checks that all ranks hold the same text.
     ///
     /// # Errors
@@ -101,6 +121,16 @@ mod tests {
             group.together::<()>(Err(Error::Data("bad".into()))).unwrap_err().to_string()
         });
         assert_eq!(errors, ["bad", "bad"]);
+    }
+
+    #[test]
+    fn what_rank_0_did_alone_reaches_all_as_bytes_or_as_its_error() {
+        let of = |outcome: fn() -> Result<Vec<u8>>| run(3, move |mut g| g.from_rank_0(outcome));
+        assert!(of(|| Ok(vec![7, 0])).into_iter().all(|got| got.unwrap() == [7, 0]));
+        for error in of(|| Err(Error::Data("damaged".into()))) {
+            let error = error.unwrap_err();
+            assert_eq!((error.exit_code(), error.to_string().as_str()), (65, "damaged"));
+        }
     }
 
     #[test]

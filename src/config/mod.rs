@@ -4,16 +4,20 @@
 //! |---|---|
 //! | `card` | the card, the data set, the model |
 //! | `training` | optimizer, schedule, the loop |
+//! | `checkpoint` | when a run is saved, what is kept |
 //! | `running` | communication, reports, faults |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
 //! | `json` | JSON as text: cap, line and column of what is wrong, no key twice |
 //! | `set` | `--set path=value` |
 //! | `schema` | the JSON schema, and the check of a value against it |
 //! | `rules` | what one field demands of another |
+//! | `results` | which fields decide the results of a run |
 
 mod card;
+mod checkpoint;
 pub(crate) mod json;
 mod parse;
+pub mod results;
 mod rules;
 mod running;
 mod schema;
@@ -23,6 +27,7 @@ mod tests;
 mod training;
 
 pub use card::*;
+pub use checkpoint::*;
 pub use parse::Problem;
 pub use running::*;
 pub use schema::schema;

@@ -38,6 +38,8 @@ pub struct Console {
     shown: bool,
     bar: Option<ProgressBar>,
     total: u64,
+    /// Steps done when this process began.
+    from: u64,
     started: Instant,
     last_line: Instant,
 }
@@ -47,7 +49,7 @@ impl Console {
     #[must_use]
     pub fn new(shown: bool) -> Console {
         let now = Instant::now();
-        Console { shown, bar: None, total: 0, started: now, last_line: now }
+        Console { shown, bar: None, total: 0, from: 0, started: now, last_line: now }
     }
 
     /// Prints one line above the bar.
@@ -64,9 +66,9 @@ impl Console {
         self.line(&format!("  {label:<10} {text}"));
     }
 
-    /// Training begins: `total` steps lie ahead.
-    pub fn start(&mut self, total: u64) {
-        self.total = total;
+    /// Training begins, or goes on after `from` of its `total` steps.
+    pub fn start(&mut self, total: u64, from: u64) {
+        (self.total, self.from) = (total, from);
         self.started = Instant::now();
         self.last_line = self.started;
         if !self.shown {
@@ -104,7 +106,9 @@ impl Console {
     }
 
     fn describe(&self, now: &Progress) -> String {
-        let share = now.step as f64 / self.total.max(1) as f64;
+        let (done, ahead) =
+            (now.step - self.from.min(now.step), self.total - self.from.min(self.total));
+        let share = done as f64 / ahead.max(1) as f64;
         let left = self.started.elapsed().mul_f64((1.0 - share) / share.max(1e-9));
         format!(
             "epoch {}  loss {:.4}  acc {:.2} %  lr {:.2e}  {}/s  comm {:.0} %  left {}",

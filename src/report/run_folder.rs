@@ -19,21 +19,32 @@ pub struct RunFolder {
 pub const MODEL: &str = "model.safetensors";
 
 impl RunFolder {
-    /// Creates the folder, or takes an existing one over, and writes the card and a first status.
+    /// Creates the folder, or takes an existing one over, and writes the card and a first status. With
+    /// `metrics_bytes` the metrics go on after so many bytes, else they start anew.
     ///
     /// # Errors
-    /// [`Error::CannotCreate`] when the folder or a file in it cannot be written.
-    pub fn create(path: &Path, card_json: &str, world_size: usize) -> Result<RunFolder> {
+    /// [`Error::CannotCreate`] when the folder or a file in it cannot be written; [`Error::Data`] when
+    /// the metrics are not those to go on with.
+    pub fn create(
+        path: &Path,
+        card_json: &str,
+        world_size: usize,
+        metrics_bytes: Option<u64>,
+    ) -> Result<RunFolder> {
         std::fs::create_dir_all(path).map_err(|e| {
             Error::CannotCreate(format!("cannot create the run folder {}: {e}", path.display()))
         })?;
+        let lines = path.join("metrics.jsonl");
+        let metrics = match metrics_bytes {
+            Some(bytes) => Metrics::go_on(&lines, bytes)?,
+            None => Metrics::create(&lines)?,
+        };
         // A model of an earlier run must not pass for this run's.
         let model = path.join(MODEL);
         if model.exists() {
             std::fs::remove_file(&model).map_err(|e| Error::writing(&model, &e))?;
         }
         files::write_whole(&path.join("card.json"), card_json.as_bytes())?;
-        let metrics = Metrics::create(&path.join("metrics.jsonl"))?;
         let status = Status::running(world_size);
         status.write(&path.join("status.json"))?;
         Ok(RunFolder { path: path.to_owned(), metrics, status })
@@ -53,6 +64,14 @@ impl RunFolder {
         self.metrics.write(record)
     }
 
+    /// Makes sure that the metrics so far are on the disk; gives their length.
+    ///
+    /// # Errors
+    /// When the disk is gone.
+    pub fn sync_metrics(&self) -> Result<u64> {
+        self.metrics.sync()
+    }
+
     /// Writes the status that scripts wait for, with the hash of the parameters on each rank. The last act of a run that went well.
     ///
     /// # Errors
@@ -67,9 +86,9 @@ impl RunFolder {
         self.status.write(&self.path.join("status.json"))
     }
 
-    /// Leaves a word on why the run ended, as well as it can.
-    pub fn fail(&mut self, step: u64, error: &Error) {
-        self.status.state = State::Failed;
+    /// Leaves a word on why the run ended before its time, as well as it can.
+    pub fn fail(&mut self, step: u64, state: State, error: &Error) {
+        self.status.state = state;
         self.status.exit_code = Some(error.exit_code());
         self.status.reason = Some(error.to_string());
         self.status.step = step;

@@ -14,6 +14,10 @@ pub enum State {
     Running,
     /// Ended as the card says.
     Completed,
+    /// Saved and left, as it was told to: by a signal, its time limit or the file `STOP`.
+    Preempted,
+    /// Saved and left, because somebody ended the job (SIGTERM, SIGINT).
+    Interrupted,
     /// Ended with an error.
     Failed,
 }

@@ -29,11 +29,7 @@ impl Watcher {
 
     /// Takes in an evaluation.
     pub fn see(&mut self, loss: f64, accuracy: f64) -> Verdict {
-        // As a gain: larger is better for both.
-        let now = match self.rule.monitor {
-            Monitor::Loss => -loss,
-            Monitor::Accuracy => accuracy,
-        };
+        let now = gain(self.rule.monitor, loss, accuracy);
         let improved = self.best.is_none_or(|best| now > best + self.rule.min_delta);
         if improved {
             self.best = Some(now);
@@ -44,10 +40,30 @@ impl Watcher {
         Verdict { improved, stop: self.waited >= self.rule.patience && !improved }
     }
 
+    /// The history: the best gain, if there is one, and the evaluations since it.
+    #[must_use]
+    pub fn history(&self) -> (Option<f64>, u64) {
+        (self.best, self.waited)
+    }
+
+    /// Goes on from a history.
+    pub fn go_on(&mut self, (best, waited): (Option<f64>, u64)) {
+        (self.best, self.waited) = (best, waited);
+    }
+
     /// Whether the run ends with the best parameters instead of the last.
     #[must_use]
     pub fn restores_best(&self) -> bool {
         self.rule.restore_best_weights
+    }
+}
+
+/// The watched number as a gain: larger is better.
+#[must_use]
+pub fn gain(monitor: Monitor, loss: f64, accuracy: f64) -> f64 {
+    match monitor {
+        Monitor::Loss => -loss,
+        Monitor::Accuracy => accuracy,
     }
 }
 

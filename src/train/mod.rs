@@ -1,7 +1,8 @@
 //! Training: the place where ranks, data, model and reports meet.
 //!
-//! [`run`] is the loop; [`step`] is one step of it; [`setup`] is everything before. The rules that
-//! decide (learning rate, length, early stopping) are pure and stand in files of their own.
+//! [`run::Run`] is the loop; [`step`] is one step of it; [`setup`] and [`resume`] are everything before.
+//! The rules that decide (learning rate, length, early stopping) are pure and stand in files of their
+//! own.
 //! [`strategy`] is the same machinery for a model that a user has written with `candle-nn`.
 
 pub mod device;
@@ -14,12 +15,17 @@ mod plan;
 pub mod reduce;
 mod replica;
 mod reporter;
+mod resume;
+mod run;
+mod saving;
 mod schedule;
 mod setup;
 mod step;
+mod story;
 pub mod strategy;
 mod tally;
 mod threads;
+mod wishes;
 
 pub use device::Choice as Device;
 pub use plan::Plan;
@@ -29,32 +35,43 @@ pub use step::StepReport;
 pub use strategy::Strategy;
 pub use tally::Tally;
 pub use threads::use_threads;
+pub use wishes::{Votes, hear_signals};
 
-use crate::checkpoint::model_file::{self, Named};
+use crate::checkpoint::{Resume, model_file};
 use crate::collective::Group;
 use crate::config::Card;
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::report::run_folder::MODEL;
 use crate::util::whereabouts::{Phase, enter};
-use early_stopping::Watcher;
-use overlap::Overlap;
 use reporter::Reporter;
+use run::Run;
 use schedule::LearningRate;
 use std::path::Path;
 use step::Settings;
 
-/// Trains the card's model and leaves model, metrics and status in the folder `out`.
+/// Trains the card's model and leaves model, metrics, checkpoints and status in the folder `out`, from
+/// the start or from the checkpoint that `resume` asks for.
 ///
 /// # Errors
-/// Whatever ends the run before its time; [`Group::failed_together`] tells whether all ranks have the
-/// same error.
-pub fn run(card: Card, device: Device, out: &Path, group: &mut Group) -> Result<()> {
+/// [`Error::Preempted`] when the run was told to leave and is saved; else whatever ends it before its
+/// time. [`Group::failed_together`] tells whether all ranks have the same error.
+pub fn run(
+    card: Card,
+    device: Device,
+    out: &Path,
+    resume: &Resume,
+    group: &mut Group,
+) -> Result<()> {
     let mut job = Job::prepare(card, device, group)?;
-    let mut reporter = Reporter::open(&job, out, group)?;
+    let mut start = resume::open(&mut job, out, resume, group)?;
+    let mut reporter = Reporter::open(&job, out, &start, group)?;
+    // The run folder is ours until the status is written.
+    let _lock = start.lock.take();
+    let from = start.from.take();
     let outcome = job
         .probe(group)
-        .and_then(|()| train(&mut job, &mut reporter, group))
+        .and_then(|()| Run::new(&mut job, &mut reporter, from, group)?.train(group))
         .and_then(|()| conclude(&mut job, &mut reporter, group));
     outcome.inspect_err(|error| reporter.fail(error))
 }
@@ -87,64 +104,14 @@ pub fn time_steps(
     let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, steps);
     let plan = Plan { total_steps: steps, ..job.plan };
     let mut loader =
-        Loader::start(job.train.clone(), plan.feed(&job.card, group.rank(), group.size()))?;
-    let settings = Settings { card: &job.card, overlap };
+        Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
+    let settings = Settings { card: &job.card, overlap, votes: Votes::default() };
     (0..steps)
         .map(|step| {
             let lr = rates.at(step);
             step::take(&mut job.replica, &mut loader, group, &settings, step, lr)
         })
         .collect()
-}
-
-/// The loop.
-fn train(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result<()> {
-    let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, job.plan.total_steps);
-    let feed = job.plan.feed(&job.card, group.rank(), group.size());
-    let mut loader = Loader::start(job.train.clone(), feed)?;
-    let mut watcher = job.card.train.early_stopping.clone().map(Watcher::new);
-    let mut best: Option<Vec<Named>> = None;
-    let mut overlap = Overlap::new(job.card.comm.overlap, job.replica.params.grads(), group);
-    reporter.start();
-    for step in 0..job.plan.total_steps {
-        let settings = Settings { card: &job.card, overlap: overlap.next() };
-        let lr = rates.at(step);
-        let taken = step::take(&mut job.replica, &mut loader, group, &settings, step, lr)?;
-        reporter.step(step, &taken)?;
-        if let Some(verdict) = overlap.see(&taken, group)? {
-            reporter.overlap(verdict);
-        }
-        if !job.plan.ends_epoch(step) {
-            continue;
-        }
-        let Some(eval) = evaluate_if_due(job, step, group)? else {
-            reporter.epoch(step, None)?;
-            continue;
-        };
-        reporter.epoch(step, Some(eval))?;
-        let Some(watcher) = &mut watcher else { continue };
-        let verdict = watcher.see(eval.mean_loss(), eval.accuracy());
-        if verdict.improved && watcher.restores_best() {
-            best = Some(job.replica.snapshot()?);
-            reporter.best = Some(eval);
-        }
-        if verdict.stop {
-            reporter.stopped_early(step);
-            break;
-        }
-    }
-    best.map_or(Ok(()), |best| job.replica.restore(&best))
-}
-
-/// Evaluates when an epoch ends whose turn it is, and always at the end of the run.
-fn evaluate_if_due(job: &Job, step: u64, group: &mut Group) -> Result<Option<Tally>> {
-    let Some(test) = &job.test else { return Ok(None) };
-    let epochs_done = job.plan.epoch_of(step) + 1;
-    let last = step + 1 == job.plan.total_steps;
-    if !last && !epochs_done.is_multiple_of(job.card.train.eval_every_epochs) {
-        return Ok(None);
-    }
-    evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group).map(Some)
 }
 
 /// The end of a run that went well: replicas compared, model saved, status last.

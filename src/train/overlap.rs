@@ -90,12 +90,14 @@ mod tests {
     use super::*;
     use crate::comm::threads;
     use crate::train::Tally;
+    use crate::train::wishes::Votes;
     use std::time::Duration;
 
     fn step(ms: u64) -> StepReport {
         let (wall, zero) = (Duration::from_millis(ms), Duration::ZERO);
         StepReport {
             tally: Tally::default(),
+            votes: Votes::default(),
             grad_norm: 1.0,
             lr: 0.1,
             wall,

@@ -26,15 +26,15 @@ impl Plan {
         }
     }
 
-    /// What the loader of one rank is to hand out.
+    /// What the loader of one rank is to hand out, from step `from` (counted from 0) on.
     #[must_use]
-    pub fn feed(&self, card: &Card, rank: usize, world: usize) -> Feed {
+    pub fn feed(&self, card: &Card, from: u64, rank: usize, world: usize) -> Feed {
         Feed {
             sampler: self.sampler,
             rank,
             world,
             accumulate: card.train.accumulate,
-            steps: 0..self.total_steps,
+            steps: from.min(self.total_steps)..self.total_steps,
             ahead: card.data.prefetch,
         }
     }

@@ -10,6 +10,7 @@
 //! The sums are the same bits either way: buckets are reduced in index order.
 
 use super::tally::Tally;
+use super::wishes::Votes;
 use crate::collective::{Group, Op, chunks::chunk};
 use crate::error::{Error, Result};
 use crate::nn::{GradBuckets, ParamSet, Ready, sum_of_squares};
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 pub struct Reduced {
     /// Sums over the global batch.
     pub tally: Tally,
+    /// Wishes to leave, over all ranks.
+    pub votes: Votes,
     /// Norm of the summed gradient.
     pub grad_norm: f64,
     /// How long this rank did nothing but reduce.
@@ -32,7 +35,12 @@ pub struct Reduced {
 ///
 /// # Errors
 /// When a rank is late or dead.
-pub fn after(grads: &GradBuckets, group: &mut Group, tally: Tally) -> Result<Reduced> {
+pub fn after(
+    grads: &GradBuckets,
+    group: &mut Group,
+    tally: Tally,
+    votes: Votes,
+) -> Result<Reduced> {
     enter(Phase::Reduce);
     let start = Instant::now();
     grads.zero_missing();
@@ -40,7 +48,7 @@ pub fn after(grads: &GradBuckets, group: &mut Group, tally: Tally) -> Result<Red
     for k in 0..grads.bucket_count() {
         squares += reduce_bucket(grads, k, group)?;
     }
-    conclude(tally, squares, group, start)
+    conclude(tally, votes, squares, group, start)
 }
 
 /// Runs `pass`, the last forward and backward pass of a step, while a second thread reduces each
@@ -52,6 +60,7 @@ pub fn during(
     params: &ParamSet,
     group: &mut Group,
     before: Tally,
+    votes: Votes,
     pass: impl FnOnce() -> Result<Tally>,
 ) -> Result<Reduced> {
     let grads = params.grads();
@@ -84,7 +93,7 @@ pub fn during(
     })?;
     let mut all = before;
     all += tally;
-    conclude(all, squares, group, start)
+    conclude(all, votes, squares, group, start)
 }
 
 /// A pass that panics lets the reducing thread go: the panic cannot leave before that thread has ended.
@@ -106,12 +115,19 @@ fn reduce_bucket(grads: &GradBuckets, k: usize, group: &mut Group) -> Result<f64
     })
 }
 
-fn conclude(tally: Tally, squares: f64, group: &mut Group, start: Instant) -> Result<Reduced> {
-    let mut sums = [tally.loss, tally.correct, tally.count, squares];
+fn conclude(
+    tally: Tally,
+    Votes([a, b, c, d]): Votes,
+    squares: f64,
+    group: &mut Group,
+    start: Instant,
+) -> Result<Reduced> {
+    let mut sums = [tally.loss, tally.correct, tally.count, squares, a, b, c, d];
     group.all_reduce(&mut sums, Op::Sum)?;
-    let [loss, correct, count, squares] = sums;
+    let [loss, correct, count, squares, a, b, c, d] = sums;
     let tally = Tally { loss, correct, count };
-    Ok(Reduced { tally, grad_norm: squares.sqrt(), exposed: start.elapsed() })
+    let (votes, grad_norm) = (Votes([a, b, c, d]), squares.sqrt());
+    Ok(Reduced { tally, votes, grad_norm, exposed: start.elapsed() })
 }
 
 fn changed_too_late(params: &ParamSet, i: usize) -> Error {
@@ -162,7 +178,7 @@ mod tests {
         let norms = on_two_ranks(|group| {
             let params = two_buckets(group);
             let all: Vec<Param> = params.iter().cloned().collect();
-            let reduced = during(&params, group, Tally::default(), || {
+            let reduced = during(&params, group, Tally::default(), Votes::default(), || {
                 write(&all[1], 1.0);
                 // The pass ends only when the sum of `b` is there: without overlap, never.
                 let start = Instant::now();
@@ -189,7 +205,9 @@ mod tests {
                 [1, 1, 0].iter().for_each(|&i: &usize| write(&all[i], 1.0));
                 Ok(Tally::default())
             };
-            during(&params, group, Tally::default(), pass).unwrap_err().to_string()
+            during(&params, group, Tally::default(), Votes::default(), pass)
+                .unwrap_err()
+                .to_string()
         });
         assert!(errors[0].contains("the gradient of b changed"), "{}", errors[0]);
     }

@@ -145,6 +145,20 @@ impl Replica {
         Ok(())
     }
 
+    /// A copy of what the optimizer remembers.
+    #[must_use]
+    pub fn optimizer_state(&self) -> optim::State {
+        self.optimizer.state()
+    }
+
+    /// Lets the optimizer go on from a saved state.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Data`] when it is another optimizer's.
+    pub fn load_optimizer(&mut self, state: optim::State) -> Result<()> {
+        self.optimizer.load_state(state)
+    }
+
     /// Bytes of the optimizer's moments.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {

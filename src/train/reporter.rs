@@ -2,14 +2,19 @@
 
 use super::heading::heading;
 use super::overlap::Verdict;
+use super::resume::Start;
 use super::setup::Job;
 use super::step::StepReport;
+use super::story::{SavedTally, Sums};
 use super::tally::Tally;
+use super::wishes::Leave;
+use crate::checkpoint::Bits;
 use crate::collective::Group;
 use crate::error::{Error, Result};
 use crate::report::console::{Console, Progress};
 use crate::report::metrics::Record;
 use crate::report::run_folder::{MODEL, RunFolder};
+use crate::report::status::State;
 use crate::util::human;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,6 +34,9 @@ pub struct Reporter {
     pub best: Option<Tally>,
     last: Option<Tally>,
     end: &'static str,
+    /// Wall time of earlier parts of the run.
+    before: Duration,
+    left: Option<Leave>,
 }
 
 /// Smoothed numbers for the progress bar: exponential means over about 50 steps.
@@ -53,21 +61,25 @@ struct Totals {
 }
 
 impl Reporter {
-    /// Creates the run folder and prints the heading.
+    /// Opens the run folder, anew or where `start` says, and prints the heading.
     ///
     /// # Errors
     /// When the folder cannot be written (told on all ranks).
-    pub fn open(job: &Job, out: &Path, group: &mut Group) -> Result<Reporter> {
+    pub fn open(job: &Job, out: &Path, start: &Start, group: &mut Group) -> Result<Reporter> {
         let speaks = group.rank() == 0;
         let create = || -> Result<Option<RunFolder>> {
             let json = job.card.to_json_pretty()?;
-            speaks.then(|| RunFolder::create(out, &json, group.size())).transpose()
+            let bytes = start.from.as_ref().map(|from| from.metrics_bytes);
+            speaks.then(|| RunFolder::create(out, &json, group.size(), bytes)).transpose()
         };
         let created = create();
         let folder = group.together(created)?;
         let console = Console::new(speaks);
         heading(&console, job, group);
         console.fact("run", &out.display().to_string());
+        for text in &start.news {
+            console.fact("", text);
+        }
         let now = Instant::now();
         Ok(Reporter {
             console,
@@ -82,14 +94,67 @@ impl Reporter {
             best: None,
             last: None,
             end: "all steps of the card done",
+            before: Duration::ZERO,
+            left: None,
         })
     }
 
-    /// The first step begins.
-    pub fn start(&mut self) {
+    /// The first step begins, with `done` steps done before.
+    pub fn start(&mut self, done: u64) {
         self.started = Instant::now();
         self.evaluated = self.started;
-        self.console.start(self.plan.total_steps);
+        self.console.start(self.plan.total_steps, done);
+    }
+
+    /// The run goes on after `step` steps, with the sums of that time.
+    pub fn go_on(&mut self, step: u64, sums: &Sums) {
+        let seconds = |s: Bits| Duration::try_from_secs_f64(s.0).unwrap_or_default();
+        self.totals = Totals {
+            steps: step,
+            samples: sums.samples.0,
+            wall: seconds(sums.wall_s),
+            comm: seconds(sums.comm_s),
+            loss: sums.loss.0,
+            lr: sums.lr.0,
+        };
+        self.before = seconds(sums.seconds);
+        self.recent.epoch_tally = sums.epoch.into();
+        self.last = sums.last.map(Tally::from);
+        self.best = sums.best.map(Tally::from);
+    }
+
+    /// The sums so far, for a checkpoint.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        Sums {
+            samples: Bits(self.totals.samples),
+            wall_s: Bits(self.totals.wall.as_secs_f64()),
+            comm_s: Bits(self.totals.comm.as_secs_f64()),
+            seconds: Bits((self.before + self.started.elapsed()).as_secs_f64()),
+            loss: Bits(self.totals.loss),
+            lr: Bits(self.totals.lr),
+            epoch: self.recent.epoch_tally.into(),
+            last: self.last.map(SavedTally::from),
+            best: self.best.map(SavedTally::from),
+        }
+    }
+
+    /// Makes sure that the metrics are on the disk; gives their length, 0 on a rank without them.
+    ///
+    /// # Errors
+    /// When the disk is gone.
+    pub fn sync_metrics(&self) -> Result<u64> {
+        self.folder.as_ref().map_or(Ok(0), RunFolder::sync_metrics)
+    }
+
+    /// Something that does not stop the run, but that the user should know.
+    pub fn warn(&self, text: &str) {
+        self.console.line(&format!("warning: {text}"));
+    }
+
+    /// The run is saved and leaves before its end.
+    pub fn leaves(&mut self, leave: Leave) {
+        self.left = Some(leave);
     }
 
     /// Step `step` (from 0) has been taken.
@@ -164,10 +229,10 @@ impl Reporter {
         }
     }
 
-    /// Early stopping has ended the run after step `step` (from 0).
-    pub fn stopped_early(&mut self, step: u64) {
+    /// Early stopping has ended the run after `steps` steps.
+    pub fn stopped_early(&mut self, steps: u64) {
         self.end = "stopped early: no improvement within early_stopping.patience";
-        self.console.line(&format!("stopped early after step {}", step + 1));
+        self.console.line(&format!("stopped early after step {steps}"));
     }
 
     /// Where the run folder is, on the rank that writes it.
@@ -186,17 +251,22 @@ impl Reporter {
     /// # Errors
     /// When a file cannot be written (told on all ranks).
     pub fn conclude(&mut self, hashes: Vec<String>, group: &mut Group) -> Result<()> {
-        let seconds = self.started.elapsed();
+        let seconds = self.before + self.started.elapsed();
         self.last_block(seconds, group.bytes_sent());
         let written = self.write_end(hashes, seconds.as_secs_f64(), group.bytes_sent());
         group.together(written)
     }
 
-    /// The run has failed with `error`.
+    /// The run has ended before its time, with `error`.
     pub fn fail(&mut self, error: &Error) {
         self.console.finish();
         if let Some(folder) = &mut self.folder {
-            folder.fail(self.totals.steps, error);
+            let state = match self.left {
+                None => State::Failed,
+                Some(Leave::Terminated) => State::Interrupted,
+                Some(_) => State::Preempted,
+            };
+            folder.fail(self.totals.steps, state, error);
         }
     }
 

@@ -96,7 +96,7 @@ impl Job {
 
 /// Gives every rank the parameters of rank 0. They are equal by construction; this makes it so even
 /// where a library or a machine breaks that promise.
-fn broadcast(replica: &mut Replica, group: &mut Group) -> Result<()> {
+pub fn broadcast(replica: &mut Replica, group: &mut Group) -> Result<()> {
     for param in &replica.params {
         let mut values = param.to_vec()?;
         group.broadcast(&mut values, 0)?;

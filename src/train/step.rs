@@ -14,6 +14,7 @@ use super::faults;
 use super::reduce::{self, Reduced};
 use super::replica::{Replica, Spent};
 use super::tally::Tally;
+use super::wishes::Votes;
 use crate::collective::Group;
 use crate::config::Card;
 use crate::data::{Batch, Loader};
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 pub struct StepReport {
     /// Sums over the global batch, before the update.
     pub tally: Tally,
+    /// Wishes to leave, over all ranks.
+    pub votes: Votes,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate.
@@ -50,6 +53,8 @@ pub struct Settings<'a> {
     pub card: &'a Card,
     /// Whether gradients are reduced while the backward pass goes on.
     pub overlap: bool,
+    /// This rank's wishes to leave.
+    pub votes: Votes,
 }
 
 /// Takes step `step` (counted from 0) at learning rate `lr`.
@@ -84,15 +89,15 @@ pub fn take(
             Ok(tally)
         };
         if overlap && micro == micro_batches {
-            reduced = Some(reduce::during(&replica.params, group, tally, pass)?);
+            reduced = Some(reduce::during(&replica.params, group, tally, settings.votes, pass)?);
         } else {
             tally += pass()?;
         }
         loader.recycle(batch);
     }
-    let Reduced { tally, grad_norm, exposed } = match reduced {
+    let Reduced { tally, votes, grad_norm, exposed } = match reduced {
         Some(reduced) => reduced,
-        None => reduce::after(replica.params.grads(), group, tally)?,
+        None => reduce::after(replica.params.grads(), group, tally, settings.votes)?,
     };
     if !(tally.loss.is_finite() && grad_norm.is_finite()) {
         return Err(group.common_failure(not_finite(tally, grad_norm, step + 1)));
@@ -104,6 +109,7 @@ pub fn take(
     let Spent { input, forward, backward } = spent;
     Ok(StepReport {
         tally,
+        votes,
         grad_norm,
         lr,
         wall,

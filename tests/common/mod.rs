@@ -135,24 +135,15 @@ impl Job {
     }
 
     /// Runs the job to its end; a job that does not end is killed and fails the test.
-    pub fn run(mut self) -> Ended {
-        let start = Instant::now();
+    pub fn run(self) -> Ended {
+        self.start().end()
+    }
+
+    /// Starts the job.
+    pub fn start(mut self) -> Running {
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
         let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
-        let code = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status.code().unwrap_or(-1);
-            }
-            if start.elapsed() > self.limit {
-                kill_group(&child);
-                let text = err.join().unwrap();
-                panic!("{:?} hangs:\n{}{text}", self.command, out.join().unwrap());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let took = start.elapsed();
-        no_process_left(&child);
-        Ended { code, stdout: out.join().unwrap(), stderr: err.join().unwrap(), took }
+        Running { job: self, start: Instant::now(), child, out, err }
     }
 
     /// Runs the job and expects success.
@@ -161,6 +152,71 @@ impl Job {
         assert_eq!(ended.code, 0, "{}", ended.all_output());
         ended
     }
+}
+
+/// A job that is going on.
+pub struct Running {
+    job: Job,
+    start: Instant,
+    child: Child,
+    out: std::thread::JoinHandle<String>,
+    err: std::thread::JoinHandle<String>,
+}
+
+impl Running {
+    /// Waits for its end; a job that does not end is killed and fails the test.
+    pub fn end(mut self) -> Ended {
+        let code = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status.code().unwrap_or(-1);
+            }
+            if self.start.elapsed() > self.job.limit {
+                kill_group(&self.child);
+                let text = self.err.join().unwrap();
+                panic!("{:?} hangs:\n{}{text}", self.job.command, self.out.join().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let took = self.start.elapsed();
+        no_process_left(&self.child);
+        let (stdout, stderr) = (self.out.join().unwrap(), self.err.join().unwrap());
+        Ended { code, stdout, stderr, took }
+    }
+
+    /// Kills every process of the job at once, as a power cut would.
+    pub fn kill(mut self) {
+        for pid in ranks() {
+            send("KILL", pid);
+        }
+        kill_group(&self.child);
+        self.child.wait().unwrap();
+        no_process_left(&self.child);
+    }
+
+    /// Sends a signal to the last of its ranks and to no other process.
+    pub fn signal_a_rank(&self, signal: &str) {
+        send(signal, *ranks().last().expect("a rank is running"));
+    }
+}
+
+fn send(signal: &str, pid: u32) {
+    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+}
+
+/// Process ids of all ranks of annulus on this machine; tests run one job at a time.
+fn ranks() -> Vec<u32> {
+    let output = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of_rank = |line: &&str| {
+        line.split_whitespace().nth(1).is_some_and(|program| program.ends_with("release/annulus"))
+    };
+    let mut pids: Vec<u32> = text
+        .lines()
+        .filter(of_rank)
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
 }
 
 fn collect<R: Read + Send + 'static>(pipe: Option<R>) -> std::thread::JoinHandle<String> {

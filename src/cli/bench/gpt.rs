@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::{Gpt, GptShape};
 use crate::nn::{BucketBytes, ParamBuilder, ParamSet, cross_entropy, probe};
 use crate::optim::{self, Optimizer};
-use crate::train::{Tally, reduce};
+use crate::train::{Tally, Votes, reduce};
 use crate::util::rng::{Purpose, Rng};
 use candle_core::{Device, Tensor};
 use std::time::{Duration, Instant};
@@ -74,10 +74,10 @@ impl Tokens {
             Ok(tally)
         };
         let reduced = if overlap {
-            reduce::during(&self.params, group, Tally::default(), pass)?
+            reduce::during(&self.params, group, Tally::default(), Votes::default(), pass)?
         } else {
             let tally = pass()?;
-            reduce::after(self.params.grads(), group, tally)?
+            reduce::after(self.params.grads(), group, tally, Votes::default())?
         };
         phases.comm = reduced.exposed;
         let update = Instant::now();

@@ -1,0 +1,229 @@
+//! The loop: steps, evaluations, checkpoints, until the end of the card or a wish to leave.
+
+use super::early_stopping::{Watcher, gain};
+use super::evaluate;
+use super::overlap::Overlap;
+use super::reporter::Reporter;
+use super::resume::From;
+use super::saving::Saver;
+use super::schedule::LearningRate;
+use super::setup::Job;
+use super::step::{self, Settings, StepReport};
+use super::story::{Story, Watched};
+use super::tally::Tally;
+use super::wishes::{Leave, Wishes};
+use crate::checkpoint::model_file::Named;
+use crate::checkpoint::{self, Snapshot, optimizer};
+use crate::collective::Group;
+use crate::data::Loader;
+use crate::error::{Error, Result};
+use crate::util::whereabouts::{Phase, enter};
+
+/// A run between two steps.
+pub struct Run<'a> {
+    job: &'a mut Job,
+    reporter: &'a mut Reporter,
+    saver: Saver,
+    wishes: Wishes,
+    watcher: Option<Watcher>,
+    /// Parameters of the best evaluation, where early stopping restores them.
+    best: Option<Vec<Named>>,
+    /// Steps done.
+    done: u64,
+    stopped_early: bool,
+}
+
+impl<'a> Run<'a> {
+    /// A run of `job` that has not begun, or goes on `from` a checkpoint.
+    ///
+    /// # Errors
+    /// When checkpoints cannot be written (the same on all ranks).
+    pub fn new(
+        job: &'a mut Job,
+        reporter: &'a mut Reporter,
+        from: Option<From>,
+        group: &mut Group,
+    ) -> Result<Run<'a>> {
+        let saver = Saver::open(reporter.folder_path(), &job.card.checkpoint);
+        let saver = group.together(saver)?;
+        let wishes = Wishes::new(&job.card, reporter.folder_path());
+        let watcher = job.card.train.early_stopping.clone().map(Watcher::new);
+        let (done, stopped_early, best) = (0, false, None);
+        let mut run = Run { job, reporter, saver, wishes, watcher, best, done, stopped_early };
+        if let Some(From { step, story, best, .. }) = from {
+            if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
+                watched.give_to(watcher);
+            }
+            run.reporter.go_on(step, &story.sums);
+            (run.done, run.best, run.stopped_early) = (step, best, story.stopped_early);
+        }
+        Ok(run)
+    }
+
+    /// Takes the steps that are left, and the best parameters where the card wants them.
+    ///
+    /// # Errors
+    /// [`Error::Preempted`] on all ranks when the run was told to leave and is saved; else what ends
+    /// the run before its time.
+    pub fn train(mut self, group: &mut Group) -> Result<()> {
+        let job = &*self.job;
+        let total = job.plan.total_steps;
+        let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, total);
+        let feed = job.plan.feed(&job.card, self.done, group.rank(), group.size());
+        let mut loader = Loader::start(job.train.clone(), feed)?;
+        let mut overlap = Overlap::new(job.card.comm.overlap, job.replica.params.grads(), group);
+        self.reporter.start(self.done);
+        if self.stopped_early {
+            self.reporter.stopped_early(self.done);
+        }
+        while self.done < total && !self.stopped_early {
+            let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            if let Some(verdict) = overlap.see(&taken, group)? {
+                self.reporter.overlap(verdict);
+            }
+            let score = self.end_of_epoch(group)?;
+            self.save_if_due(score, group)?;
+            let at_end = self.done == total || self.stopped_early;
+            if let Some(leave) = taken.votes.verdict().filter(|_| !at_end) {
+                return Err(self.leave(leave, score, group));
+            }
+        }
+        self.saver.wait()?;
+        self.tell_news();
+        match self.best {
+            Some(best) => self.job.replica.restore(&best),
+            None => Ok(()),
+        }
+    }
+
+    fn step(
+        &mut self,
+        loader: &mut Loader,
+        overlap: &Overlap,
+        lr: f64,
+        group: &mut Group,
+    ) -> Result<StepReport> {
+        let votes = self.wishes.votes();
+        let Job { card, replica, .. } = &mut *self.job;
+        let settings = Settings { card, overlap: overlap.next(), votes };
+        let taken = step::take(replica, loader, group, &settings, self.done, lr)?;
+        self.reporter.step(self.done, &taken)?;
+        self.done += 1;
+        Ok(taken)
+    }
+
+    /// Evaluates if an epoch ends here and it is due; gives how good the parameters are.
+    fn end_of_epoch(&mut self, group: &mut Group) -> Result<Option<f64>> {
+        let last = self.done - 1;
+        if !self.job.plan.ends_epoch(last) {
+            return Ok(None);
+        }
+        let eval = self.evaluate_if_due(group)?;
+        self.reporter.epoch(last, eval)?;
+        let Some(eval) = eval else { return Ok(None) };
+        if let Some(watcher) = &mut self.watcher {
+            let verdict = watcher.see(eval.mean_loss(), eval.accuracy());
+            if verdict.improved && watcher.restores_best() {
+                self.best = Some(self.job.replica.snapshot()?);
+                self.reporter.best = Some(eval);
+            }
+            if verdict.stop {
+                self.reporter.stopped_early(self.done);
+                self.stopped_early = true;
+            }
+        }
+        let card = &self.job.card;
+        let monitor = card.train.early_stopping.as_ref().map(|rule| rule.monitor);
+        let monitor = monitor.unwrap_or(card.checkpoint.monitor);
+        Ok(Some(gain(monitor, eval.mean_loss(), eval.accuracy())))
+    }
+
+    /// Evaluates when an epoch ends whose turn it is, and always at the end of the run.
+    fn evaluate_if_due(&self, group: &mut Group) -> Result<Option<Tally>> {
+        let job = &*self.job;
+        let Some(test) = &job.test else { return Ok(None) };
+        let epochs = job.plan.epoch_of(self.done - 1) + 1;
+        let last = self.done == job.plan.total_steps;
+        if !last && !epochs.is_multiple_of(job.card.train.eval_every_epochs) {
+            return Ok(None);
+        }
+        evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group).map(Some)
+    }
+
+    /// Saves, on rank 0, when a rule of the card or the file `SAVE` says so.
+    fn save_if_due(&mut self, score: Option<f64>, group: &mut Group) -> Result<()> {
+        self.saver.look()?;
+        let plan = self.job.plan;
+        let epochs = self.done.is_multiple_of(plan.steps_per_epoch);
+        let epochs = epochs.then(|| self.done / plan.steps_per_epoch);
+        let at_end = self.done == plan.total_steps || self.stopped_early;
+        let asked = self.wishes.takes_save();
+        if asked || self.saver.is_due(self.done, epochs, at_end) {
+            enter(Phase::Saving);
+            let snapshot = self.snapshot(score, group)?;
+            self.saver.save(snapshot)?;
+        }
+        self.tell_news();
+        Ok(())
+    }
+
+    /// One checkpoint, waited for by all; then all leave together.
+    fn leave(&mut self, leave: Leave, score: Option<f64>, group: &mut Group) -> Error {
+        enter(Phase::Saving);
+        let save = |run: &mut Self, group: &mut Group| {
+            if run.saver.writes() {
+                let snapshot = run.snapshot(score, group)?;
+                run.saver.save_and_wait(snapshot)?;
+            }
+            Ok(())
+        };
+        let saved = save(self, group);
+        if let Err(error) = group.together(saved) {
+            return error;
+        }
+        self.wishes.granted();
+        self.reporter.leaves(leave);
+        let text = format!(
+            "{}: saved at step {}; the same command goes on from there",
+            leave.reason(),
+            self.done
+        );
+        group.common_failure(Error::Preempted(text))
+    }
+
+    fn snapshot(&self, score: Option<f64>, group: &Group) -> Result<Snapshot> {
+        let (job, plan) = (&*self.job, self.job.plan);
+        let shapes = job.replica.shapes();
+        let (about, moments) = optimizer::pack(job.replica.optimizer_state(), &shapes)?;
+        let story = Story {
+            seed: job.card.seed,
+            data: job.train.fingerprint(),
+            optimizer: about,
+            watched: self.watcher.as_ref().map(Watched::of),
+            stopped_early: self.stopped_early,
+            sums: self.reporter.sums(),
+        };
+        let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };
+        let mut groups = vec![tensors("model", job.replica.snapshot()?)];
+        groups.push(tensors("optimizer", moments));
+        groups.extend(self.best.iter().map(|best| tensors("best", best.clone())));
+        let in_epoch = self.done % plan.steps_per_epoch;
+        Ok(Snapshot {
+            step: self.done,
+            epoch: self.done / plan.steps_per_epoch,
+            position: in_epoch * plan.sampler.global_batch,
+            metrics_bytes: self.reporter.sync_metrics()?,
+            world_size: group.size() as u64,
+            score,
+            state: story.to_value()?,
+            card: job.card.to_json_pretty()?,
+            groups,
+        })
+    }
+
+    fn tell_news(&mut self) {
+        for text in self.saver.take_news() {
+            self.reporter.warn(&text);
+        }
+    }
+}
