@@ -141,22 +141,42 @@ fn another_rank_count_goes_on_with_the_same_run_within_rounding() {
 
 #[test]
 fn ten_kills_at_random_moments_lose_nothing() {
+    kills(10, 7);
+}
+
+#[test]
+#[ignore = "three minutes; scripts/extra/kills.sh runs it"]
+fn a_hundred_kills_at_random_moments_lose_nothing() {
+    kills(100, 11);
+}
+
+/// Kills a run at `rounds` random moments, under both MPIs in turn, while it saves at every second
+/// step. Each time what is there under a checkpoint's name is whole; at the end nothing differs from an
+/// undisturbed run, and no left-over takes room.
+fn kills(rounds: usize, seed: u64) {
     let folder = tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    train(Mpi::Open, 2, &whole).set("checkpoint.every_steps=2").succeed();
-    let mut random = 7u64;
-    for round in 0..10 {
-        let mpi = BOTH[round % 2];
+    let train = |mpi, out: &Path| {
+        // Long enough that most kills meet it in the middle: 20 epochs for each ten.
+        let epochs = 20 * rounds.div_ceil(10);
+        train(mpi, 2, out)
+            .set("checkpoint.every_steps=2")
+            .set(format!("train.epochs={epochs}"))
+            .set("train.early_stopping={\"patience\":1000}")
+    };
+    train(Mpi::Open, &whole).succeed();
+    let mut random = seed;
+    for round in 0..rounds {
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let running = train(mpi, 2, &broken).set("checkpoint.every_steps=2").start();
+        let running = train(BOTH[round % 2], &broken).start();
         std::thread::sleep(Duration::from_millis(150 + (random >> 33) % 500));
         running.kill();
         for checkpoint in checkpoints(&broken) {
             assert!(checkpoint.join("manifest.json").exists(), "{}", checkpoint.display());
         }
     }
-    train(Mpi::Open, 2, &broken).set("checkpoint.every_steps=2").succeed();
+    train(Mpi::Open, &broken).succeed();
     assert_same_run(&whole, &broken);
     assert!(checkpoints(&broken).len() <= 3, "{:?}", checkpoints(&broken));
     let left = std::fs::read_dir(broken.join("checkpoints")).unwrap();

@@ -121,7 +121,7 @@ pub struct Train {
     /// Save and leave with exit code 75 after this many seconds of wall time, counted from the start of
     /// the process: a little before a batch system would end the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1_000_000_000), extend("exclusiveMinimum" = 0))]
     pub max_time_s: Option<f64>,
     /// Micro-batches that each rank cuts its part of the global batch into (gradient accumulation).
     #[serde(default = "one")]

@@ -79,7 +79,7 @@ pub fn run(
 /// Shows what the card would train, after every check that a real run makes, and trains nothing.
 ///
 /// # Errors
-/// As [`run`], up to the first step.
+/// As [`run()`], up to the first step.
 pub fn dry_run(card: Card, device: Device, group: &mut Group) -> Result<()> {
     let mut job = Job::prepare(card, device, group)?;
     job.probe(group)?;
@@ -91,7 +91,7 @@ pub fn dry_run(card: Card, device: Device, group: &mut Group) -> Result<()> {
 /// With `overlap` gradients are reduced while the backward pass goes on.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run()`].
 pub fn time_steps(
     card: Card,
     device: Device,
