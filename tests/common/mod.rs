@@ -203,13 +203,17 @@ fn send(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
 }
 
-/// Process ids of all ranks of annulus on this machine; tests run one job at a time.
+/// Whether `program` is one of this build's binaries: other copies on this machine are none of ours.
+fn is_ours(program: &str) -> bool {
+    Path::new(program) == Mpi::Open.binary()
+        || Path::new(program) == root().join("target/mpich/release/annulus")
+}
+
+/// Process ids of all ranks of this build's binaries; tests run one job at a time.
 fn ranks() -> Vec<u32> {
     let output = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of_rank = |line: &&str| {
-        line.split_whitespace().nth(1).is_some_and(|program| program.ends_with("release/annulus"))
-    };
+    let of_rank = |line: &&str| line.split_whitespace().nth(1).is_some_and(is_ours);
     let mut pids: Vec<u32> = text
         .lines()
         .filter(of_rank)
@@ -233,7 +237,7 @@ fn kill_group(child: &Child) {
 }
 
 /// Nothing that the job started may outlive it by more than two seconds. Hydra gives ranks process
-/// groups of their own, so they are sought by the session's or job's folder in their command line.
+/// groups of their own, so ranks are sought by the path of their program.
 fn no_process_left(child: &Child) {
     let group = child.id();
     let left = || {
@@ -242,8 +246,7 @@ fn no_process_left(child: &Child) {
         text.lines()
             .filter(|line| {
                 let of_group = line.split_whitespace().next() == Some(&group.to_string());
-                let annulus = line.contains("release/annulus") && !line.contains("release/deps");
-                of_group || annulus
+                of_group || line.split_whitespace().skip(2).any(is_ours)
             })
             .map(str::to_owned)
             .collect::<Vec<_>>()
