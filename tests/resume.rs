@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{BOTH, Job, Mpi, Running, card, metrics, status, under};
+use common::{BOTH, Job, Mpi, Running, card, hash, metrics, status, story, under};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,24 +42,6 @@ fn train(mpi: Mpi, ranks: usize, out: &Path) -> Job {
 
 fn kill_at(rank: usize, step: u64) -> String {
     format!("faults=[{{\"rank\":{rank},\"step\":{step},\"kind\":\"kill\"}}]")
-}
-
-/// Everything of a run's lines that is not a time, with floats as written: shortest exact digits.
-fn story(run: &Path) -> Vec<String> {
-    let timed = ["samples_per_s", "comm_share", "input_share", "seconds", "bytes_sent"];
-    let lines = ["step", "eval", "summary"].into_iter().flat_map(|kind| metrics(run, kind));
-    lines
-        .map(|mut line| {
-            timed.iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key)));
-            line.to_string()
-        })
-        .collect()
-}
-
-fn hash(run: &Path) -> Value {
-    let status = status(run);
-    assert_eq!(status["state"], "completed", "{status}");
-    status["params_hash"].clone()
 }
 
 fn assert_same_run(a: &Path, b: &Path) {

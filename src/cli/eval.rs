@@ -14,7 +14,8 @@ use crate::train;
 /// When card, data or model are not what they should be.
 pub fn run(args: &EvalArgs, group: &mut Group) -> Result<()> {
     let card = group.together(Card::load(&args.card, &args.sets))?;
-    train::use_threads(args.threads.map(usize::from), group)?;
+    let threads = args.threads.map(usize::from).or(card.reproducible.map(|mode| mode.threads));
+    train::use_threads(threads, group)?;
     let model = if args.model.is_dir() { args.model.join(MODEL) } else { args.model.clone() };
     let tally = train::evaluate(card, &model, args.device, group)?;
     if group.rank() == 0 {

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// Whatever ends the run before its time.
 pub fn run(args: &TrainArgs, group: &mut Group) -> Result<()> {
     let card = group.together(Card::load(&args.card, &args.sets))?;
-    train::use_threads(args.threads.map(usize::from), group)?;
+    let threads = args.threads.map(usize::from).or(card.reproducible.map(|mode| mode.threads));
+    train::use_threads(threads, group)?;
     if args.dry_run {
         return train::dry_run(card, args.device, group);
     }

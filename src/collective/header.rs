@@ -16,6 +16,8 @@ pub(super) enum Kind {
     Broadcast = 2,
     Barrier = 3,
     AllGather = 4,
+    /// Sum in the order of a tree over leaves.
+    TreeSum = 5,
 }
 
 /// One rank's view of the collective that begins.
@@ -97,6 +99,7 @@ impl Header {
             2 => format!("#{number} broadcast({len} bytes from rank {})", self.root),
             3 => format!("#{number} barrier"),
             4 => format!("#{number} all_gather"),
+            5 => format!("#{number} tree_sum({len} {dtype} of {} leaves)", self.root),
             kind => format!("#{number} of unknown kind {kind}"),
         }
     }

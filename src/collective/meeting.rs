@@ -63,6 +63,7 @@ impl Group {
             shared: Err("the ranks have not met".to_owned()),
             tuning: Tuning::default(),
             scratch: Vec::new(),
+            tree_scratch: Vec::new(),
             collectives: 0,
             sent: 0,
             skip_next: false,

@@ -8,11 +8,13 @@
 //! |---|---|
 //! | [`reduce`] | the all-reduce: which way for which size |
 //! | [`ring`], [`doubling`], [`wire`] | ways over messages: for large data, small data, 16-bit floats |
+//! | [`tree`], [`canonical`] | the sum whose bits do not depend on the number of ranks |
 //! | [`node`], [`in_node`] | the ranks of a host in shared memory |
 //! | [`calls`], [`together`] | broadcast, barrier, gather; errors that all ranks share |
 //! | [`meeting`] | who is there, on which hosts, with which shared memory |
 
 mod calls;
+mod canonical;
 pub mod chunks;
 mod circle;
 mod doubling;
@@ -27,9 +29,11 @@ mod reduce;
 mod ring;
 pub mod self_test;
 mod together;
+pub mod tree;
 mod wire;
 
 pub use crate::config::{Algorithm, Wire};
+pub use canonical::Leaves;
 pub use element::{Element, Op};
 
 use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer};
@@ -55,6 +59,7 @@ pub struct Group {
     shared: std::result::Result<(), String>,
     tuning: Tuning,
     scratch: Vec<u16>,
+    tree_scratch: Vec<f32>,
     collectives: u64,
     sent: u64,
     skip_next: bool,

@@ -3,7 +3,7 @@
 //! Every field here is a property of the *job*. Nothing in a card depends on the number of ranks:
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
-use super::{Checkpoint, Comm, Fault, Optimizer, Report, Schedule, Train};
+use super::{Checkpoint, Comm, Fault, Optimizer, Report, Reproducible, Schedule, Train};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub struct Card {
     pub schedule: Schedule,
     /// Batch, length of the run, evaluation.
     pub train: Train,
+    /// The same bits at any number of ranks, if given; else they are equal within rounding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reproducible: Option<Reproducible>,
     /// When the run is saved.
     #[serde(default)]
     pub checkpoint: Checkpoint,

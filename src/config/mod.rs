@@ -6,6 +6,7 @@
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `running` | communication, reports, faults |
+//! | `reproducible` | the same bits at any number of ranks |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
 //! | `json` | JSON as text: cap, line and column of what is wrong, no key twice |
 //! | `set` | `--set path=value` |
@@ -17,6 +18,7 @@ mod card;
 mod checkpoint;
 pub(crate) mod json;
 mod parse;
+mod reproducible;
 pub mod results;
 mod rules;
 mod running;
@@ -29,6 +31,7 @@ mod training;
 pub use card::*;
 pub use checkpoint::*;
 pub use parse::Problem;
+pub use reproducible::Reproducible;
 pub use running::*;
 pub use schema::schema;
 pub use training::*;

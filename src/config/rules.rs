@@ -1,7 +1,7 @@
 //! What one field of a card demands of another. Types and bounds of single fields stand in the
 //! schema (attributes beside the fields).
 
-use super::{Card, ModelKind, OptimizerKind, Problem, ScheduleKind};
+use super::{Algorithm, Card, ModelKind, OptimizerKind, Problem, ScheduleKind, Wire};
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
 pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
@@ -9,6 +9,9 @@ pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
     length_of_the_run(card, &mut rules);
     unused_options(card, &mut rules);
     values_that_clash(card, &mut rules);
+    if card.reproducible.is_some() {
+        reproducible_mode(card, &mut rules);
+    }
     rules.problems
 }
 
@@ -85,6 +88,30 @@ fn unused_options(card: &Card, rules: &mut Rules) {
     ] {
         let what = "needs test samples; give data.test or remove it";
         rules.refuse_if(given && no_test, &[field, "data.test"], what);
+    }
+}
+
+/// What would let the number of ranks into the results again.
+fn reproducible_mode(card: &Card, rules: &mut Rules) {
+    for (wrong, field, what) in [
+        (
+            card.train.accumulate > 1,
+            "train.accumulate",
+            "is not for reproducible mode, whose leaves are the micro-batches; raise \
+             reproducible.leaves instead",
+        ),
+        (
+            card.comm.algorithm == Algorithm::Mpi,
+            "comm.algorithm",
+            "`mpi` adds up in an order of its own, which reproducible mode cannot allow; remove it",
+        ),
+        (
+            card.comm.wire != Wire::F32,
+            "comm.wire",
+            "rounds partial sums, which reproducible mode cannot allow; remove it",
+        ),
+    ] {
+        rules.refuse_if(wrong, &[field, "reproducible"], what);
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`idx`] | the IDX file format, plain and gzip |
 //! | [`images`] | labelled images in memory, normalised when read |
 //! | [`sampler`] | which samples make up which step, and whose they are |
+//! | [`cut`] | the micro-batches of each rank |
 //! | [`batch`] | a batch in flat memory |
 //! | [`prefetch`] | a thread that prepares batches ahead |
 //! | [`limits`] | caps on what a file may ask for |
@@ -13,6 +14,7 @@
 //! a variant of [`Format`] and a line in [`open`].
 
 pub mod batch;
+pub mod cut;
 pub mod idx;
 pub mod images;
 pub mod limits;
@@ -20,6 +22,7 @@ pub mod prefetch;
 pub mod sampler;
 
 pub use batch::Batch;
+pub use cut::Cut;
 pub use images::ImageSet;
 pub use prefetch::{Loader, Plan as Feed};
 pub use sampler::Sampler;

@@ -8,7 +8,7 @@
 //! An error or a panic of the thread ends the queue; the loop then gets it as an `Err`, after the
 //! batches that were still good. In the steady state nothing is allocated.
 
-use super::{Batch, Dataset, sampler, sampler::Sampler};
+use super::{Batch, Cut, Dataset, sampler::Sampler};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Plan {
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
-    /// Micro-batches in each step, at least 1.
-    pub accumulate: usize,
+    /// The micro-batches of each step.
+    pub cut: Cut,
     /// The steps of the run to hand out, counted from 0 at the beginning of the run: a run starts
     /// at 0, a resumed one at the first step that is not done.
     pub steps: Range<u64>,
@@ -34,7 +34,15 @@ pub struct Plan {
     pub ahead: usize,
 }
 
-/// Hands out, in order, `accumulate` micro-batches (some may be empty) for each step of a [`Plan`].
+impl Plan {
+    /// Micro-batches of this rank in each step.
+    #[must_use]
+    pub fn micro_batches(&self) -> usize {
+        self.cut.micro_batches(self.rank, self.world)
+    }
+}
+
+/// Hands out, in order, the micro-batches (some may be empty) of each step of a [`Plan`].
 pub struct Loader {
     /// `None` only while the loader is being dropped.
     ready: Option<Receiver<Batch>>,
@@ -60,7 +68,7 @@ impl Loader {
         let ahead = plan.ahead.max(1);
         let (to_loop, ready) = sync_channel(ahead);
         // Room for every batch there is: `ahead` ready, two in hands, the rest on their way back.
-        let (used, from_loop) = sync_channel(ahead + 2 + plan.accumulate);
+        let (used, from_loop) = sync_channel(ahead + 2 + plan.micro_batches());
         let thread = std::thread::Builder::new()
             .name("annulus-data".into())
             .spawn(move || produce(&*dataset, &plan, &to_loop, &from_loop))
@@ -146,9 +154,8 @@ fn produce(
             order = sampler.order(epoch);
         }
         let global = sampler.global_batch(step_in_epoch);
-        let mine = sampler::part(&global, plan.rank, plan.world);
-        for micro in 0..plan.accumulate.max(1) {
-            let positions = sampler::part(&mine, micro, plan.accumulate);
+        for micro in 0..plan.micro_batches() {
+            let positions = plan.cut.positions(&global, plan.rank, plan.world, micro);
             let mut batch = used.try_recv().unwrap_or_default();
             let place = || format!("epoch {epoch}, step {step}");
             batch.fill(dataset, positions.map(|p| order.at(p))).map_err(|e| e.context(place()))?;
@@ -203,7 +210,7 @@ mod tests {
     fn plan(n: usize, batch: u64, rank: usize, world: usize, accumulate: usize) -> Plan {
         let sampler = Sampler::new(n as u64, batch, 7);
         let steps = 0..2 * sampler.steps_per_epoch();
-        Plan { sampler, rank, world, accumulate, steps, ahead: 3 }
+        Plan { sampler, rank, world, cut: Cut::Ranks(accumulate), steps, ahead: 3 }
     }
 
     fn collect(dataset: Numbers, plan: Plan) -> Result<Vec<Batch>> {

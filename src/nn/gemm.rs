@@ -18,6 +18,12 @@ pub fn set_threads(n: usize) {
     THREADS.store(n.max(1), Relaxed);
 }
 
+/// How many threads one product uses.
+#[must_use]
+pub fn threads() -> usize {
+    THREADS.load(Relaxed)
+}
+
 /// A matrix that is read: a slice seen as rows and columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {

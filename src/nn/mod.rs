@@ -41,7 +41,7 @@ pub use conv::Conv2d;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use gelu::gelu;
-pub use gemm::{Mat, matmul, set_threads};
+pub use gemm::{Mat, matmul, set_threads, threads};
 pub use grads::{BucketBytes, Course, GradBuckets, Write, sum_of_squares};
 pub use hook::tracked;
 pub use layer_norm::LayerNorm;

@@ -1,4 +1,7 @@
 //! Evaluation, spread over all ranks: each test sample counts exactly once.
+//!
+//! The samples are cut into batches first and the batches dealt to ranks, so that loss and accuracy
+//! are the same bits at any number of ranks (if the parameters are).
 
 use super::replica::Replica;
 use super::tally::Tally;
@@ -19,14 +22,14 @@ pub fn run(
     group: &mut Group,
 ) -> Result<Tally> {
     enter(Phase::Evaluation);
-    let mine = chunk(data.len(), group.size(), group.rank());
-    let (mut tally, mut batch) = (Tally::default(), Batch::default());
-    let mut at = mine.start;
-    while at < mine.end {
-        let end = mine.end.min(at + batch_size);
-        batch.fill(data, at as u64..end as u64)?;
-        tally += replica.evaluate(&batch)?;
-        at = end;
+    let mut tallies = vec![Tally::default(); data.len().div_ceil(batch_size)];
+    let mine = chunk(tallies.len(), group.size(), group.rank());
+    let mut batch = Batch::default();
+    for (i, tally) in tallies.iter_mut().enumerate().take(mine.end).skip(mine.start) {
+        let start = i * batch_size;
+        let end = data.len().min(start + batch_size);
+        batch.fill(data, start as u64..end as u64)?;
+        *tally = replica.evaluate(&batch)?;
     }
-    tally.reduce(group)
+    Tally::reduce(&tallies, group)
 }

@@ -95,6 +95,9 @@ fn ranks(group: &Group) -> String {
 
 /// How gradients meet.
 fn reduction(card: &Card, group: &Group) -> String {
+    if card.reproducible.is_some() {
+        return "in one order at any number of ranks, by messages".to_owned();
+    }
     let comm = &card.comm;
     let (name, wire) = (format!("{:?}", comm.algorithm), format!("{:?}", comm.wire));
     let mut text = match (comm.algorithm, group.shared_memory()) {
@@ -117,20 +120,26 @@ fn reduction(card: &Card, group: &Group) -> String {
 
 fn batch(card: &Card, group: &Group, plan: Plan) -> String {
     let (global, n) = (card.train.global_batch, group.size());
-    let each = if global.is_multiple_of(n) {
-        format!("{} per rank", global / n)
-    } else {
-        format!("{}–{} per rank", global / n, global / n + 1)
-    };
-    let micro = match card.train.accumulate {
-        1 => String::new(),
-        k => format!(" in {k} micro-batches"),
+    let cut = match (card.reproducible, card.train.accumulate) {
+        (Some(mode), _) => {
+            format!("in {} leaves, {} per rank", mode.leaves, share(mode.leaves, n))
+        }
+        (None, 1) => format!("{} per rank", share(global, n)),
+        (None, k) => format!("{} per rank in {k} micro-batches", share(global, n)),
     };
     format!(
-        "{global} samples, {each}{micro}; {} steps an epoch, {} in all",
+        "{global} samples, {cut}; {} steps an epoch, {} in all",
         human::count(plan.steps_per_epoch),
         human::count(plan.total_steps)
     )
+}
+
+/// What each of `n` ranks gets of `all`.
+fn share(all: usize, n: usize) -> String {
+    match all / n {
+        each if all.is_multiple_of(n) => each.to_string(),
+        each => format!("{each}–{}", each + 1),
+    }
 }
 
 fn optimizer(card: &Card) -> String {

@@ -5,11 +5,13 @@
 //! own.
 //! [`strategy`] is the same machinery for a model that a user has written with `candle-nn`.
 
+mod conditions;
 pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
 mod heading;
+mod leaves;
 mod overlap;
 mod plan;
 pub mod reduce;
@@ -44,6 +46,7 @@ use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::report::run_folder::MODEL;
 use crate::util::whereabouts::{Phase, enter};
+use leaves::Leaves;
 use reporter::Reporter;
 use run::Run;
 use schedule::LearningRate;
@@ -105,11 +108,12 @@ pub fn time_steps(
     let plan = Plan { total_steps: steps, ..job.plan };
     let mut loader =
         Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
-    let settings = Settings { card: &job.card, overlap, votes: Votes::default() };
+    let mut leaves = Leaves::of(&job.card, group);
     (0..steps)
         .map(|step| {
-            let lr = rates.at(step);
-            step::take(&mut job.replica, &mut loader, group, &settings, step, lr)
+            let leaves = leaves.as_mut();
+            let settings = Settings { card: &job.card, overlap, leaves, votes: Votes::default() };
+            step::take(&mut job.replica, &mut loader, group, settings, step, rates.at(step))
         })
         .collect()
 }

@@ -6,7 +6,7 @@
 
 use super::step::StepReport;
 use crate::collective::{Group, Op};
-use crate::config;
+use crate::config::{self, Card};
 use crate::error::Result;
 use crate::nn::GradBuckets;
 
@@ -39,10 +39,11 @@ pub struct Verdict {
 
 impl Overlap {
     /// As the card says; nothing to decide where there is one rank, one bucket (final only at the
-    /// end), or no knowledge of when a bucket is final.
-    pub fn new(choice: config::Overlap, grads: &GradBuckets, group: &Group) -> Overlap {
-        let possible = group.size() > 1 && grads.ready().knows_the_course();
-        let decided = match choice {
+    /// end), no knowledge of when a bucket is final, or leaves that are added up first.
+    pub fn new(card: &Card, grads: &GradBuckets, group: &Group) -> Overlap {
+        let possible =
+            group.size() > 1 && grads.ready().knows_the_course() && card.reproducible.is_none();
+        let decided = match card.comm.overlap {
             config::Overlap::On => Some(possible),
             config::Overlap::Auto if possible && grads.bucket_count() > 1 => None,
             _ => Some(false),

@@ -1,7 +1,7 @@
 //! How long a run is: steps, epochs, and where each step stands. Pure.
 
 use crate::config::Card;
-use crate::data::{Feed, Sampler};
+use crate::data::{Cut, Feed, Sampler};
 
 /// The length of a run and the order of its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,10 @@ impl Plan {
             sampler: self.sampler,
             rank,
             world,
-            accumulate: card.train.accumulate,
+            cut: match &card.reproducible {
+                Some(mode) => Cut::Leaves(mode.leaves),
+                None => Cut::Ranks(card.train.accumulate),
+            },
             steps: from.min(self.total_steps)..self.total_steps,
             ahead: card.data.prefetch,
         }

@@ -2,6 +2,7 @@
 
 use super::early_stopping::{Watcher, gain};
 use super::evaluate;
+use super::leaves::Leaves;
 use super::overlap::Overlap;
 use super::reporter::Reporter;
 use super::resume::From;
@@ -26,6 +27,8 @@ pub struct Run<'a> {
     saver: Saver,
     wishes: Wishes,
     watcher: Option<Watcher>,
+    /// In reproducible mode.
+    leaves: Option<Leaves>,
     /// Parameters of the best evaluation, where early stopping restores them.
     best: Option<Vec<Named>>,
     /// Steps done.
@@ -48,8 +51,10 @@ impl<'a> Run<'a> {
         let saver = group.together(saver)?;
         let wishes = Wishes::new(&job.card, reporter.folder_path());
         let watcher = job.card.train.early_stopping.clone().map(Watcher::new);
+        let leaves = Leaves::of(&job.card, group);
         let (done, stopped_early, best) = (0, false, None);
-        let mut run = Run { job, reporter, saver, wishes, watcher, best, done, stopped_early };
+        let mut run =
+            Run { job, reporter, saver, wishes, watcher, leaves, best, done, stopped_early };
         if let Some(From { step, story, best, .. }) = from {
             if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
                 watched.give_to(watcher);
@@ -71,7 +76,7 @@ impl<'a> Run<'a> {
         let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, total);
         let feed = job.plan.feed(&job.card, self.done, group.rank(), group.size());
         let mut loader = Loader::start(job.train.clone(), feed)?;
-        let mut overlap = Overlap::new(job.card.comm.overlap, job.replica.params.grads(), group);
+        let mut overlap = Overlap::new(&job.card, job.replica.params.grads(), group);
         self.reporter.start(self.done);
         if self.stopped_early {
             self.reporter.stopped_early(self.done);
@@ -105,8 +110,9 @@ impl<'a> Run<'a> {
     ) -> Result<StepReport> {
         let votes = self.wishes.votes();
         let Job { card, replica, .. } = &mut *self.job;
-        let settings = Settings { card, overlap: overlap.next(), votes };
-        let taken = step::take(replica, loader, group, &settings, self.done, lr)?;
+        let leaves = self.leaves.as_mut();
+        let settings = Settings { card, overlap: overlap.next(), leaves, votes };
+        let taken = step::take(replica, loader, group, settings, self.done, lr)?;
         self.reporter.step(self.done, &taken)?;
         self.done += 1;
         Ok(taken)

@@ -1,6 +1,7 @@
 //! From a card to a job that can take its first step: every rank has the same program, card, data,
 //! model and parameters, or the job stops here and says what differs.
 
+use super::conditions;
 use super::device::Choice;
 use super::faults;
 use super::plan::Plan;
@@ -46,6 +47,7 @@ impl Job {
             algorithm: card.comm.algorithm,
             wire: card.comm.wire,
         })?;
+        conditions::check(&card, device, group)?;
 
         let device = group.together(device.open(group.local_rank()))?;
         let (train, test) = group.together(data::open(&card.data))?;

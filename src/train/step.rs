@@ -9,15 +9,18 @@
 //!                    ▼
 //!                clip by global norm, optimizer: the same bits on every rank
 //! ```
+//!
+//! In reproducible mode the micro-batches are leaves, and [`super::leaves`] adds them up.
 
 use super::faults;
+use super::leaves::Leaves;
 use super::reduce::{self, Reduced};
 use super::replica::{Replica, Spent};
 use super::tally::Tally;
 use super::wishes::Votes;
 use crate::collective::Group;
 use crate::config::Card;
-use crate::data::{Batch, Loader};
+use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::util::whereabouts::{Phase, at_step, enter};
 use std::time::{Duration, Instant};
@@ -47,12 +50,14 @@ pub struct StepReport {
     pub optimizer: Duration,
 }
 
-/// What is equal for all steps of a run.
+/// How a step is to be taken.
 pub struct Settings<'a> {
     /// The job.
     pub card: &'a Card,
     /// Whether gradients are reduced while the backward pass goes on.
     pub overlap: bool,
+    /// In reproducible mode.
+    pub leaves: Option<&'a mut Leaves>,
     /// This rank's wishes to leave.
     pub votes: Votes,
 }
@@ -66,39 +71,21 @@ pub fn take(
     replica: &mut Replica,
     loader: &mut Loader,
     group: &mut Group,
-    settings: &Settings,
+    settings: Settings,
     step: u64,
     lr: f64,
 ) -> Result<StepReport> {
     let (start, card) = (Instant::now(), settings.card);
     at_step(step + 1);
     faults::before_step(&card.faults, step + 1, group)?;
-
-    let (mut tally, mut spent) = (Tally::default(), Spent::default());
-    let (rank, micro_batches) = (group.rank(), card.train.accumulate);
-    let overlap = settings.overlap && !faults::spoil_a_gradient(&card.faults, step + 1);
-    let mut reduced = None;
-    replica.params.grads().begin_step();
-    for micro in 1..=micro_batches {
-        let batch = next_batch(loader, step, &mut spent)?;
-        let mut pass = || {
-            let tally = replica.forward_backward(&batch, &mut spent)?;
-            if micro == micro_batches {
-                faults::after_backward(&card.faults, step + 1, rank, &replica.params);
-            }
-            Ok(tally)
-        };
-        if overlap && micro == micro_batches {
-            reduced = Some(reduce::during(&replica.params, group, tally, settings.votes, pass)?);
-        } else {
-            tally += pass()?;
-        }
-        loader.recycle(batch);
-    }
-    let Reduced { tally, votes, grad_norm, exposed } = match reduced {
-        Some(reduced) => reduced,
-        None => reduce::after(replica.params.grads(), group, tally, settings.votes)?,
+    let (rank, spent) = (group.rank(), Spent::default());
+    let mut passes = Passes { replica, loader, card, rank, step, spent };
+    let reduced = match settings.leaves {
+        Some(leaves) => by_leaves(&mut passes, leaves, settings.votes, group)?,
+        None => by_ranks(&mut passes, settings.overlap, settings.votes, group)?,
     };
+    let Spent { input, forward, backward } = passes.spent;
+    let Reduced { tally, votes, grad_norm, exposed } = reduced;
     if !(tally.loss.is_finite() && grad_norm.is_finite()) {
         return Err(group.common_failure(not_finite(tally, grad_norm, step + 1)));
     }
@@ -106,7 +93,6 @@ pub fn take(
     let update = Instant::now();
     replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
     let (optimizer, wall) = (update.elapsed(), start.elapsed());
-    let Spent { input, forward, backward } = spent;
     Ok(StepReport {
         tally,
         votes,
@@ -121,14 +107,68 @@ pub fn take(
     })
 }
 
-fn next_batch(loader: &mut Loader, step: u64, spent: &mut Spent) -> Result<Batch> {
-    enter(Phase::Input);
-    let asked = Instant::now();
-    let batch = loader.next_batch()?.ok_or_else(|| {
-        Error::Internal(format!("the loader had no batch left at step {}", step + 1))
-    })?;
-    spent.input += asked.elapsed();
-    Ok(batch)
+/// Each rank adds up its part of the batch, then the ranks add up theirs.
+fn by_ranks(
+    passes: &mut Passes,
+    overlap: bool,
+    votes: Votes,
+    group: &mut Group,
+) -> Result<Reduced> {
+    let params = &passes.replica.params;
+    let overlap = overlap && !faults::spoil_a_gradient(&passes.card.faults, passes.step + 1);
+    let mut tally = Tally::default();
+    params.grads().begin_step();
+    for left in (0..passes.card.train.accumulate).rev() {
+        if overlap && left == 0 {
+            return reduce::during(params, group, tally, votes, || passes.next(true));
+        }
+        tally += passes.next(left == 0)?;
+    }
+    reduce::after(params.grads(), group, tally, votes)
+}
+
+/// Each leaf has a gradient of its own; all are added up in one order, whoever has computed them.
+fn by_leaves(
+    passes: &mut Passes,
+    leaves: &mut Leaves,
+    votes: Votes,
+    group: &mut Group,
+) -> Result<Reduced> {
+    let grads = passes.replica.params.grads();
+    for leaf in leaves.own() {
+        grads.begin_step();
+        let tally = passes.next(leaf + 1 == leaves.own().end)?;
+        leaves.put(leaf, grads, tally)?;
+    }
+    leaves.reduce(grads, votes, group)
+}
+
+/// The forward and backward passes of one step on this rank.
+struct Passes<'a> {
+    replica: &'a Replica,
+    loader: &'a mut Loader,
+    card: &'a Card,
+    rank: usize,
+    step: u64,
+    spent: Spent,
+}
+
+impl Passes<'_> {
+    /// The pass over the next micro-batch; `last`: the last of this rank in this step.
+    fn next(&mut self, last: bool) -> Result<Tally> {
+        enter(Phase::Input);
+        let (asked, step) = (Instant::now(), self.step + 1);
+        let batch = self.loader.next_batch()?.ok_or_else(|| {
+            Error::Internal(format!("the loader had no batch left at step {step}"))
+        })?;
+        self.spent.input += asked.elapsed();
+        let tally = self.replica.forward_backward(&batch, &mut self.spent)?;
+        if last {
+            faults::after_backward(&self.card.faults, step, self.rank, &self.replica.params);
+        }
+        self.loader.recycle(batch);
+        Ok(tally)
+    }
 }
 
 /// What the gradient is multiplied by so that its norm is at most `limit`.

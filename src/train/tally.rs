@@ -17,15 +17,32 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds up the tallies of all ranks; every rank gets the same sums.
+    /// Adds up the tallies of pieces, each of which one rank has counted and the others left at zero.
+    /// Every rank gets the same sums, and any number of ranks the same bits: adding zeros is exact,
+    /// and the pieces are then added in their order.
     ///
     /// # Errors
     /// When a rank is late or dead.
-    pub fn reduce(self, group: &mut Group) -> Result<Tally> {
-        let mut sums = [self.loss, self.correct, self.count];
-        group.all_reduce(&mut sums, Op::Sum)?;
-        let [loss, correct, count] = sums;
-        Ok(Tally { loss, correct, count })
+    pub fn reduce(pieces: &[Tally], group: &mut Group) -> Result<Tally> {
+        let mut table = Tally::flat(pieces);
+        group.all_reduce(&mut table, Op::Sum)?;
+        Ok(Tally::sum_of_flat(&table))
+    }
+
+    /// The numbers of some tallies, one after another.
+    #[must_use]
+    pub fn flat(pieces: &[Tally]) -> Vec<f64> {
+        pieces.iter().flat_map(|t| [t.loss, t.correct, t.count]).collect()
+    }
+
+    /// The sum, in their order, of tallies written by [`Tally::flat`].
+    #[must_use]
+    pub fn sum_of_flat(numbers: &[f64]) -> Tally {
+        let mut sum = Tally::default();
+        for &[loss, correct, count] in numbers.as_chunks::<3>().0 {
+            sum += Tally { loss, correct, count };
+        }
+        sum
     }
 
     /// Mean loss.

@@ -4,6 +4,7 @@ pub mod aligned;
 pub mod files;
 pub mod human;
 pub mod malloc;
+pub mod processor;
 pub mod restart;
 pub mod rng;
 pub mod shared;

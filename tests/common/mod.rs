@@ -274,3 +274,23 @@ pub fn metrics(run: &Path, kind: &str) -> Vec<serde_json::Value> {
 pub fn status(run: &Path) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(run.join("status.json")).unwrap()).unwrap()
 }
+
+/// Everything of a run's lines that is neither a time nor about its ranks, with floats as written: shortest exact digits.
+pub fn story(run: &Path) -> Vec<String> {
+    let other =
+        ["samples_per_s", "comm_share", "input_share", "seconds", "bytes_sent", "world_size"];
+    let lines = ["step", "eval", "summary"].into_iter().flat_map(|kind| metrics(run, kind));
+    lines
+        .map(|mut line| {
+            other.iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key)));
+            line.to_string()
+        })
+        .collect()
+}
+
+/// The hash of the parameters with which a run was completed.
+pub fn hash(run: &Path) -> serde_json::Value {
+    let status = status(run);
+    assert_eq!(status["state"], "completed", "{status}");
+    status["params_hash"].clone()
+}
