@@ -66,6 +66,23 @@ fn all_reduce_rows_hold_bytes_ours_and_mpi_with_two_ranks() {
 }
 
 #[test]
+fn reproducible_mode_is_measured_beside_fast_mode_round_by_round() {
+    let (figures, ended) = bench(2, "leaves --leaves 3 --batch 8 --steps 4 --rounds 2");
+    let rows = figures["rows"].as_array().unwrap();
+    let models: Vec<&Value> = rows.iter().map(|row| &row["model"]).collect();
+    assert_eq!(models, ["lenet", "mlp"]);
+    for row in rows {
+        positive(&row["ratio"]);
+        for way in ["fast_ms", "reproducible_ms"] {
+            let rounds = row[way].as_array().unwrap();
+            assert_eq!(rounds.len(), 2);
+            rounds.iter().for_each(|ms| drop(positive(ms)));
+        }
+    }
+    assert!(ended.stdout.contains("reproducible"), "{}", ended.stdout);
+}
+
+#[test]
 fn a_single_rank_measures_what_it_has_and_says_what_is_missing() {
     let (figures, ended) = bench(1, "allreduce --sizes 8,64K --seconds 0.1");
     let row = &figures["rows"][1];

@@ -3,7 +3,8 @@
 //!
 //! Inputs are small integers, so that every order of summation gives the same exact result.
 
-use super::{Element, Group, Op};
+use super::tree::Joiner;
+use super::{Element, Group, Leaves, Op};
 use crate::error::{Error, Result};
 use crate::util::rng::{Purpose, Rng};
 
@@ -23,6 +24,10 @@ pub fn run(group: &mut Group, segment: usize) -> Result<u64> {
         }
     }
     checks += in_shared_memory(group, segment)?;
+    for len in [0, 1, group.size() + 1, segment + 3] {
+        tree_sum(group, len)?;
+        checks += 1;
+    }
     for root in 0..group.size() {
         broadcast(group, root, segment + 1)?;
         checks += 1;
@@ -105,6 +110,30 @@ fn in_shared_memory(group: &mut Group, segment: usize) -> Result<u64> {
         }
     }
     Ok(checks)
+}
+
+/// The sum of five leaves, dealt to the ranks in turn: some have several, some none.
+fn tree_sum(group: &mut Group, len: usize) -> Result<()> {
+    const LEAVES: usize = 5;
+    let size = group.size();
+    let run = |rank: usize| rank * LEAVES / size..(rank + 1) * LEAVES / size;
+    let runs: Vec<_> = (0..size).map(run).collect();
+    let mut own = Joiner::new(LEAVES);
+    for leaf in runs[group.rank()].clone() {
+        let values: Vec<f32> = (0..len).map(|i| value(leaf, len, i) as f32).collect();
+        own.push(leaf..leaf + 1, values, |left, right| f32::reduce(Op::Sum, left, &right));
+    }
+    let mine: Vec<&[f32]> = own.nodes().map(|(_, sum)| &sum[..]).collect();
+    let mut sum = vec![f32::NAN; len];
+    group.tree_sum(&Leaves::new(LEAVES, &runs), &mine, &mut sum)?;
+    let expected = |i| (0..LEAVES).map(|leaf| value(leaf, len, i)).sum::<u64>() as f32;
+    match (0..len).find(|&i| sum[i] != expected(i)) {
+        None => Ok(()),
+        Some(i) => Err(Error::Internal(format!(
+            "tree_sum of {len} f32 over {size} ranks is wrong at element {i} on rank {}",
+            group.rank()
+        ))),
+    }
 }
 
 fn broadcast(group: &mut Group, root: usize, len: usize) -> Result<()> {

@@ -19,6 +19,8 @@ pub enum Part {
     Allreduce(AllreduceArgs),
     /// Take training steps of the shipped models and show where their time goes.
     Step(StepArgs),
+    /// Compare reproducible mode with fast mode on the same micro-batches.
+    Leaves(LeavesArgs),
     /// Update parameters: our optimizers beside Candle's AdamW and the memory limit.
     Optimizer(OptimizerArgs),
 }
@@ -76,6 +78,31 @@ pub struct StepArgs {
     /// Threads that one rank computes with [default: cores / ranks of the host]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// The folder with MNIST's four files [default: data/mnist here or beside the program]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Write all figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// `annulus bench leaves`.
+///
+/// LeNet-5 and the MLP train on MNIST both ways in turn, with one thread in each rank.
+#[derive(Debug, clap::Args)]
+pub struct LeavesArgs {
+    /// Leaves of each global batch.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub leaves: u16,
+    /// Samples for each rank and step.
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub batch: u32,
+    /// Steps of each way in each round, after a warm-up.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub steps: u32,
+    /// Rounds.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rounds: u16,
     /// The folder with MNIST's four files [default: data/mnist here or beside the program]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

@@ -32,6 +32,11 @@ impl Images {
         Ok(Images { card, batch })
     }
 
+    /// The card, to be changed before steps are taken.
+    pub fn card_mut(&mut self) -> &mut Card {
+        &mut self.card
+    }
+
     /// Inputs and outputs of the weight matrices, and how often each is used for one sample.
     fn products(&self) -> Vec<[usize; 3]> {
         match self.card.model.kind {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `allreduce` | sizes × algorithms; `tensors`: many small ones, bucketed or not |
 //! | `step` | training steps of the shipped models by phase; `mnist` and `gpt` take them |
+//! | `leaves` | what reproducible mode costs |
 //! | `optimizer` | updates, beside Candle's |
 //! | `race` | several things timed in turn, the slowest rank's time |
 //! | `limits` | memory passes, peak of matrix products, free memory |
@@ -18,6 +19,7 @@ mod buffers;
 mod entrant;
 mod gpt;
 mod heading;
+mod leaves;
 mod limits;
 mod mnist;
 mod optimizer;
@@ -39,6 +41,7 @@ use args::{BenchArgs, Part};
 pub fn run(args: &BenchArgs, group: &mut Group) -> Result<()> {
     match &args.part {
         Part::Allreduce(args) => allreduce::run(args, group),
+        Part::Leaves(args) => leaves::run(args, group),
         Part::Optimizer(args) => optimizer::run(args, group),
         Part::Step(args) => step::run(args, group),
     }
