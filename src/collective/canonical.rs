@@ -144,8 +144,8 @@ mod tests {
         (0..len).map(|_| draw()).collect()
     }
 
-    fn add(left: &mut Vec<f32>, right: Vec<f32>) {
-        f32::reduce(Op::Sum, left, &right);
+    fn add(left: &mut [f32], right: &[f32]) {
+        f32::reduce(Op::Sum, left, right);
     }
 
     /// The bits that every rank ends with; `hosts` has a letter for each rank.
@@ -166,7 +166,7 @@ mod tests {
                         group.configure(tuning).unwrap();
                         let mut own = Joiner::new(leaves);
                         for i in runs[group.rank()].clone() {
-                            own.push(i..i + 1, leaf(i, len), add);
+                            own.push(i..i + 1, leaf(i, len), |left, right| add(left, &right));
                         }
                         let mine: Vec<&[f32]> = own.nodes().map(|(_, sum)| &sum[..]).collect();
                         let mut into = vec![f32::NAN; len];
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn another_order_would_give_other_bits() {
         let mut in_turn = leaf(0, 100);
-        (1..16).for_each(|i| add(&mut in_turn, leaf(i, 100)));
+        (1..16).for_each(|i| add(&mut in_turn, &leaf(i, 100)));
         let bits: Vec<u32> = in_turn.iter().map(|x| x.to_bits()).collect();
         assert_ne!(sum_over("aaa", 16, 100, 64)[0], bits);
     }
