@@ -5,7 +5,6 @@
 mod common;
 
 use common::{BOTH, Job, Mpi, Running, card, hash, metrics, status, story, under};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::tempdir;
