@@ -9,6 +9,7 @@ pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
+mod guards;
 mod heading;
 mod overlap;
 mod plan;

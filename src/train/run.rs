@@ -2,6 +2,7 @@
 
 use super::early_stopping::{Watcher, gain};
 use super::evaluate;
+use super::guards::Guards;
 use super::overlap::Overlap;
 use super::reporter::Reporter;
 use super::resume::From;
@@ -72,12 +73,15 @@ impl<'a> Run<'a> {
         let feed = job.plan.feed(&job.card, self.done, group.rank(), group.size());
         let mut loader = Loader::start(job.train.clone(), feed)?;
         let mut overlap = Overlap::new(job.card.comm.overlap, job.replica.params.grads(), group);
+        let mut guards = Guards::new(&job.card, self.done, total);
         self.reporter.start(self.done);
         if self.stopped_early {
             self.reporter.stopped_early(self.done);
         }
         while self.done < total && !self.stopped_early {
             let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            let (job, folder) = (&*self.job, self.reporter.folder_path());
+            guards.after_step(&job.card, self.done, &job.replica, folder, group)?;
             if let Some(verdict) = overlap.see(&taken, group)? {
                 self.reporter.overlap(verdict);
             }
