@@ -99,6 +99,12 @@ impl Replica {
         Ok(tally)
     }
 
+    /// Numbers in one sample.
+    #[must_use]
+    pub fn sample_len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     /// Forward only, without dropout.
     ///
     /// # Errors
