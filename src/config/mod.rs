@@ -5,6 +5,7 @@
 //! | `card` | the card, the data set, the model |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
+//! | `guards` | what is watched while a run goes on |
 //! | `running` | communication, reports, faults |
 //! | `reproducible` | the same bits at any number of ranks |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
@@ -16,6 +17,7 @@
 
 mod card;
 mod checkpoint;
+mod guards;
 pub(crate) mod json;
 mod parse;
 mod reproducible;
@@ -30,6 +32,7 @@ mod training;
 
 pub use card::*;
 pub use checkpoint::*;
+pub use guards::*;
 pub use parse::Problem;
 pub use reproducible::Reproducible;
 pub use running::*;

@@ -10,6 +10,7 @@ pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
+mod guards;
 mod heading;
 mod leaves;
 mod overlap;
@@ -113,7 +114,13 @@ pub fn time_steps(
         .map(|step| {
             let leaves = leaves.as_mut();
             let settings = Settings { card: &job.card, overlap, leaves, votes: Votes::default() };
-            step::take(&mut job.replica, &mut loader, group, settings, step, rates.at(step))
+            let lr = rates.at(step);
+            let taken = step::take(&mut job.replica, &mut loader, group, settings, step, lr)?;
+            if !taken.updated {
+                let text = format!("step {}: the loss or gradient is not finite", step + 1);
+                return Err(group.common_failure(Error::NonFinite(text)));
+            }
+            Ok(taken)
         })
         .collect()
 }

@@ -203,13 +203,15 @@ fn send(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
 }
 
-/// Whether `program` is one of this build's binaries: other copies on this machine are none of ours.
-fn is_ours(program: &str) -> bool {
-    Path::new(program) == Mpi::Open.binary()
-        || Path::new(program) == root().join("target/mpich/release/annulus")
+/// Whether a line of `ps` shows, among its words, one of this checkout's binaries. Another checkout on
+/// the machine may have its own tests going on.
+fn is_ours(line: &str) -> bool {
+    let mpich = root().join("target/mpich/release/annulus");
+    let ours = [Mpi::Open.binary(), mpich].map(|path| path.display().to_string());
+    line.split_whitespace().any(|word| ours.iter().any(|path| path == word))
 }
 
-/// Process ids of all ranks of this build's binaries; tests run one job at a time.
+/// Process ids of all ranks of this checkout's annulus; its tests run one job at a time.
 fn ranks() -> Vec<u32> {
     let output = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -246,7 +248,7 @@ fn no_process_left(child: &Child) {
         text.lines()
             .filter(|line| {
                 let of_group = line.split_whitespace().next() == Some(&group.to_string());
-                of_group || line.split_whitespace().skip(2).any(is_ours)
+                of_group || is_ours(line)
             })
             .map(str::to_owned)
             .collect::<Vec<_>>()
