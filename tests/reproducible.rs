@@ -5,6 +5,7 @@ mod common;
 
 use common::{BOTH, Job, Mpi, card, hash, story, under};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::tempdir;
 
 /// 1,003 samples in global batches of 96 and 10 leaves: a batch of 96 has leaves of 10 and 9 samples,
@@ -151,6 +152,33 @@ fn kills_and_another_rank_count_each_time_change_no_bit() {
     }
     train(Mpi::Open, 5, "lenet-mnist.json", &sets, &broken).succeed();
     assert_same_bits(&whole, &broken);
+}
+
+#[test]
+#[ignore = "three minutes; scripts/extra/kills.sh runs it"]
+fn a_hundred_kills_at_random_moments_and_rank_counts_change_no_bit() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    // A kill comes 0.2 to 0.7 s after a start, a step takes about 2 ms: long enough for most of them.
+    let sets = ["train.max_steps=9000", "train.epochs=1000", "checkpoint.every_steps=3"];
+    train(Mpi::Open, 2, "lenet-mnist.json", &sets, &whole).succeed();
+    let mut random: u64 = 5;
+    for round in 0..100 {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let ranks = 1 + (random >> 61) as usize % 4;
+        let job = train(BOTH[round % 2], ranks, "lenet-mnist.json", &sets, &broken);
+        let running = job.start();
+        std::thread::sleep(Duration::from_millis(200 + (random >> 33) % 500));
+        running.kill();
+    }
+    train(Mpi::Mpich, 3, "lenet-mnist.json", &sets, &broken).succeed();
+    assert_same_bits(&whole, &broken);
+    // Two newest, the best, and nothing half-written.
+    let left = std::fs::read_dir(broken.join("checkpoints")).unwrap().flatten();
+    let names: Vec<String> = left.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().filter(|name| name.starts_with("step-")).count() <= 3, "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with(".tmp")), "{names:?}");
 }
 
 #[test]
