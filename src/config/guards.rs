@@ -33,3 +33,21 @@ pub enum NonFinite {
     /// All ranks leave the update out and go on with the next step.
     Skip,
 }
+
+/// The ledger: `ledger.jsonl` in the run folder, for `annulus diff`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ledger {
+    /// Write down loss, gradient norm and sample order of every n-th step; 0 never, and no ledger.
+    #[schemars(range(max = 1_000_000_000))]
+    pub every_steps: u64,
+    /// Write down a hash of each parameter and moment after every n-th step and the last; 0 never.
+    #[schemars(range(max = 1_000_000_000))]
+    pub hashes_every: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Ledger { every_steps: 1, hashes_every: 100 }
+    }
+}

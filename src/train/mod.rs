@@ -11,6 +11,7 @@ mod evaluate;
 mod faults;
 mod guards;
 mod heading;
+mod ledger;
 mod overlap;
 mod plan;
 pub mod reduce;
