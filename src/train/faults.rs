@@ -40,7 +40,7 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
             FaultKind::Kill => signal(Signal::KILL)?,
             FaultKind::Exit => std::process::exit(0),
             FaultKind::Skip => group.skip_next_collective(),
-            FaultKind::Nan | FaultKind::Flip => {}
+            FaultKind::Nan | FaultKind::Flip | FaultKind::Spike => {}
         }
     }
     Ok(())
@@ -58,6 +58,13 @@ pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSe
     if faults.iter().any(|f| ordered(&f)) {
         params.grads().with_bucket(0, |bucket| bucket[0] = f32::NAN);
     }
+}
+
+/// What the loss of `step` is multiplied by on this rank: 10 where the card orders it.
+#[must_use]
+pub fn loss_factor(faults: &[Fault], step: u64, rank: usize) -> f64 {
+    let ordered = |f: &Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Spike;
+    if faults.iter().any(ordered) { 10.0 } else { 1.0 }
 }
 
 /// Flips a bit where the card orders it, after `step`: the highest bit of the fraction of the middle

@@ -107,7 +107,8 @@ pub fn time_steps(
     let plan = Plan { total_steps: steps, ..job.plan };
     let mut loader =
         Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
-    let settings = Settings { card: &job.card, overlap, votes: Votes::default() };
+    let settings =
+        Settings { card: &job.card, overlap, votes: Votes::default(), limit: f64::INFINITY };
     (0..steps)
         .map(|step| {
             let lr = rates.at(step);

@@ -127,10 +127,13 @@ impl<'a> Run<'a> {
     ) -> Result<StepReport> {
         let votes = self.wishes.votes();
         let Job { card, replica, .. } = &mut *self.job;
-        let settings = Settings { card, overlap: overlap.next(), votes };
+        let settings =
+            Settings { card, overlap: overlap.next(), votes, limit: self.guards.limit() };
         let taken = step::take(replica, loader, group, &settings, self.done, lr)?;
         if taken.updated {
-            self.guards.updated();
+            if let Some(spike) = self.guards.updated(&taken) {
+                self.reporter.warn(&format!("step {}: {spike}", self.done + 1));
+            }
             self.reporter.step(self.done, &taken)?;
         } else {
             let why = self.guards.withheld(self.done, &taken, self.job, group)?;
