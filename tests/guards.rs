@@ -41,8 +41,8 @@ fn a_flipped_bit_is_found_within_n_steps_and_rank_tensor_and_value_are_named() {
         let said = ended.complaints();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains(&format!("step 15: rank {rank} (")), "{said:?}");
-        assert!(said[0].contains("differs from the 2 other ranks: fc2.weight"), "{said:?}");
-        assert!(said[0].contains("value 600 of 1200 is "), "{said:?}");
+        assert!(said[0].contains("differs from the 2 other ranks: conv1.weight"), "{said:?}");
+        assert!(said[0].contains("value 75 of 150 is "), "{said:?}");
         assert!(said[0].contains("They were the same after step 10."), "{said:?}");
         // Both versions are kept, and differ in that value alone: all ranks add the same gradients.
         let other = if rank == 0 { 1 } else { 0 };
@@ -51,9 +51,12 @@ fn a_flipped_bit_is_found_within_n_steps_and_rank_tensor_and_value_are_named() {
             annulus::checkpoint::model_file::load(&path).unwrap().remove(0)
         };
         let (odd, right) = (version(rank), version(other));
-        assert_eq!((odd.name.as_str(), odd.shape.as_slice()), ("fc2.weight", [10, 120].as_slice()));
+        assert_eq!(
+            (odd.name.as_str(), odd.shape.as_slice()),
+            ("conv1.weight", [6, 1, 5, 5].as_slice())
+        );
         let differs = |i: &usize| odd.values[*i].to_bits() != right.values[*i].to_bits();
-        assert_eq!((0..1200).filter(differs).collect::<Vec<_>>(), [600]);
+        assert_eq!((0..150).filter(differs).collect::<Vec<_>>(), [75]);
     }
 }
 
@@ -68,7 +71,7 @@ fn of_two_ranks_that_differ_neither_is_blamed() {
         let said = ended.complaints();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("step 20: the ranks differ and no majority tells"), "{said:?}");
-        assert!(said[0].contains("fc2.weight"), "{said:?}");
+        assert!(said[0].contains("conv1.weight"), "{said:?}");
     }
 }
 

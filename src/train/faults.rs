@@ -68,13 +68,13 @@ pub fn loss_factor(faults: &[Fault], step: u64, rank: usize) -> f64 {
 }
 
 /// Flips a bit where the card orders it, after `step`: the highest bit of the fraction of the middle
-/// value of the last weight.
+/// value of the first weight, which every sample meets.
 ///
 /// # Errors
 /// When the parameter cannot be copied from or to its device.
 pub fn after_update(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) -> Result<()> {
     let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Flip;
-    let weight = params.iter().rfind(|p| p.var().dims().len() > 1);
+    let weight = params.iter().find(|p| p.var().dims().len() > 1);
     if let (Some(weight), true) = (weight, faults.iter().any(|f| ordered(&f))) {
         weight.update(|theta| {
             let middle = &mut theta[theta.len() / 2];
