@@ -1,6 +1,8 @@
 //! What a run tells: files for programs, lines for people. Rank 0 writes; the others are silent.
 
 pub mod console;
+pub mod ledger;
+pub mod lines;
 pub mod metrics;
 pub mod run_folder;
 pub mod status;

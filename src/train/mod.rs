@@ -13,6 +13,7 @@ mod faults;
 mod guards;
 mod heading;
 mod leaves;
+mod ledger;
 mod overlap;
 mod plan;
 pub mod reduce;
@@ -113,7 +114,8 @@ pub fn time_steps(
     (0..steps)
         .map(|step| {
             let leaves = leaves.as_mut();
-            let settings = Settings { card: &job.card, overlap, leaves, votes: Votes::default() };
+            let (card, votes, limit) = (&job.card, Votes::default(), f64::INFINITY);
+            let settings = Settings { card, overlap, leaves, votes, limit };
             let lr = rates.at(step);
             let taken = step::take(&mut job.replica, &mut loader, group, settings, step, lr)?;
             if !taken.updated {

@@ -4,6 +4,7 @@ use super::early_stopping::{Watcher, gain};
 use super::evaluate;
 use super::guards::{Guards, State};
 use super::leaves::Leaves;
+use super::ledger::Ledger;
 use super::overlap::Overlap;
 use super::reporter::Reporter;
 use super::resume::From;
@@ -31,6 +32,7 @@ pub struct Run<'a> {
     /// In reproducible mode.
     leaves: Option<Leaves>,
     guards: Guards,
+    ledger: Ledger,
     /// Parameters of the best evaluation, where early stopping restores them.
     best: Option<Vec<Named>>,
     /// Steps done.
@@ -57,6 +59,8 @@ impl<'a> Run<'a> {
         let (done, stopped_early, best) = (0, false, None);
         let total = job.plan.total_steps;
         let guards = Guards::new(&job.card, State::default(), done, total);
+        let ledger = Ledger::open(job, reporter.folder_path(), from.as_ref(), group);
+        let ledger = group.together(ledger)?;
         let mut run = Run {
             job,
             reporter,
@@ -65,6 +69,7 @@ impl<'a> Run<'a> {
             watcher,
             leaves,
             guards,
+            ledger,
             best,
             done,
             stopped_early,
@@ -98,6 +103,7 @@ impl<'a> Run<'a> {
         }
         while self.done < total && !self.stopped_early {
             let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            self.ledger.step(self.done, &taken, self.job)?;
             self.guards.after_step(self.done, self.job, self.reporter.folder_path(), group)?;
             if let Some(verdict) = overlap.see(&taken, group)? {
                 self.reporter.overlap(verdict);
@@ -126,11 +132,14 @@ impl<'a> Run<'a> {
     ) -> Result<StepReport> {
         let votes = self.wishes.votes();
         let Job { card, replica, .. } = &mut *self.job;
+        let (overlap, limit) = (overlap.next(), self.guards.limit());
         let leaves = self.leaves.as_mut();
-        let settings = Settings { card, overlap: overlap.next(), leaves, votes };
+        let settings = Settings { card, overlap, leaves, votes, limit };
         let taken = step::take(replica, loader, group, settings, self.done, lr)?;
         if taken.updated {
-            self.guards.updated();
+            if let Some(spike) = self.guards.updated(&taken) {
+                self.reporter.warn(&format!("step {}: {spike}", self.done + 1));
+            }
             self.reporter.step(self.done, &taken)?;
         } else {
             let why = self.guards.withheld(self.done, &taken, self.job, group)?;
@@ -230,6 +239,7 @@ impl<'a> Run<'a> {
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
+            ledger_bytes: self.ledger.sync()?,
             guards: self.guards.state(),
         };
         let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };

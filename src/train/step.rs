@@ -34,7 +34,8 @@ pub struct StepReport {
     pub votes: Votes,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Whether the parameters were updated: not with a loss or gradient that is not finite.
+    /// Whether the parameters were updated: not with a loss or gradient that is not finite, nor with a
+    /// loss above the limit.
     pub updated: bool,
     /// Learning rate.
     pub lr: f64,
@@ -62,6 +63,8 @@ pub struct Settings<'a> {
     pub leaves: Option<&'a mut Leaves>,
     /// This rank's wishes to leave.
     pub votes: Votes,
+    /// With a loss above it, nothing is updated.
+    pub limit: f64,
 }
 
 /// Takes step `step` (counted from 0) at learning rate `lr`.
@@ -89,7 +92,8 @@ pub fn take(
     let Reduced { tally, votes, grad_norm, exposed } = reduced;
     enter(Phase::Optimizer);
     let update = Instant::now();
-    let updated = tally.loss.is_finite() && grad_norm.is_finite();
+    let finite = tally.loss.is_finite() && grad_norm.is_finite();
+    let updated = finite && tally.mean_loss() <= settings.limit;
     if updated {
         replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
     }
@@ -164,7 +168,8 @@ impl Passes<'_> {
             Error::Internal(format!("the loader had no batch left at step {step}"))
         })?;
         self.spent.input += asked.elapsed();
-        let tally = self.replica.forward_backward(&batch, &mut self.spent)?;
+        let mut tally = self.replica.forward_backward(&batch, &mut self.spent)?;
+        tally.loss *= faults::loss_factor(&self.card.faults, step, self.rank);
         if last {
             faults::after_backward(&self.card.faults, step, self.rank, &self.replica.params);
         }
