@@ -3,7 +3,7 @@
 //! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors`
 
 use super::metrics::{Metrics, Record};
-use super::status::{State, Status};
+use super::status::{STATUS, State, Status};
 use crate::error::{Error, Result};
 use crate::util::files;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl RunFolder {
         }
         files::write_whole(&path.join("card.json"), card_json.as_bytes())?;
         let status = Status::running(world_size);
-        status.write(&path.join("status.json"))?;
+        status.write(&path.join(STATUS))?;
         Ok(RunFolder { path: path.to_owned(), metrics, status })
     }
 
@@ -83,7 +83,7 @@ impl RunFolder {
         self.status.step = step;
         self.status.params_hash = hashes.first().cloned();
         self.status.params_hashes = hashes;
-        self.status.write(&self.path.join("status.json"))
+        self.status.write(&self.path.join(STATUS))
     }
 
     /// Leaves a word on why the run ended before its time, as well as it can.
@@ -93,6 +93,6 @@ impl RunFolder {
         self.status.reason = Some(error.to_string());
         self.status.step = step;
         // The error itself is on its way to the user; a second one about this file would hide it.
-        let _ = self.status.write(&self.path.join("status.json"));
+        let _ = self.status.write(&self.path.join(STATUS));
     }
 }

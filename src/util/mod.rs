@@ -1,9 +1,12 @@
 //! Small things that know nothing of the rest: random numbers, memory, where a rank is, formatting.
 
 pub mod aligned;
+pub mod clock;
 pub mod files;
+pub mod flight;
 pub mod human;
 pub mod malloc;
+pub mod processes;
 pub mod restart;
 pub mod rng;
 pub mod shared;

@@ -271,3 +271,12 @@ pub fn metrics(run: &Path, kind: &str) -> Vec<serde_json::Value> {
 pub fn status(run: &Path) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(run.join("status.json")).unwrap()).unwrap()
 }
+
+/// Waits until `done` says so; what never comes fails the test.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
