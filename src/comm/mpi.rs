@@ -168,11 +168,14 @@ impl MpiPeer {
         }
         let called = self.answer_roll_calls()?;
         let waited = wait.since.elapsed();
-        if waited < self.deadline && !called {
+        if waited < self.deadline && called.is_none() {
             return Ok(());
         }
         // Whoever calls has given up, so this rank's wait is vain as well.
         let (me, answers, names) = (self.rank, self.call_the_roll()?, self.names.clone());
+        if let Some(gone) = called.filter(|&r| waited < self.deadline && answers[r].is_none()) {
+            return Err(Error::PeerLost(roll_call::too_late(&names[gone])));
+        }
         let call = RollCall { me, whom, waited, answers, names }.keep();
         Err(Error::PeerLost(call.verdict()))
     }
@@ -181,13 +184,13 @@ impl MpiPeer {
         Place { collective: self.collective, ..whereabouts::place() }
     }
 
-    /// Tells whoever asks where this rank stands; gives whether somebody did.
-    fn answer_roll_calls(&self) -> Result<bool> {
-        let mut called = false;
+    /// Tells whoever asks where this rank stands; gives who did.
+    fn answer_roll_calls(&self) -> Result<Option<usize>> {
+        let mut called = None;
         while let Some(caller) = probe(self.control, TAG_CALL)? {
             take_now(self.control, caller, TAG_CALL, &mut [])?;
             send_eagerly(self.control, caller, TAG_HERE, &roll_call::to_bytes(self.standing()))?;
-            called = true;
+            called = Some(caller);
         }
         Ok(called)
     }

@@ -36,6 +36,15 @@ pub fn last() -> Option<RollCall> {
     LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// What a rank says that comes back to find that the others have given up on it.
+#[must_use]
+pub fn too_late(caller: &str) -> String {
+    format!(
+        "{caller} has given up waiting: this rank was stopped or busy for longer than the deadline \
+         (comm.deadline_s)"
+    )
+}
+
 /// The bytes of an answer.
 #[must_use]
 pub fn to_bytes(place: Place) -> [u8; BYTES] {
@@ -154,7 +163,10 @@ mod tests {
     #[test]
     fn the_silent_rank_is_blamed_and_the_waiting_ones_are_not() {
         let text = verdict(&[at(5), at(5), None]);
-        assert!(text.starts_with("nothing from rank 2 for 2.0 s in collective 5: no sign"), "{text}");
+        assert!(
+            text.starts_with("nothing from rank 2 for 2.0 s in collective 5: no sign"),
+            "{text}"
+        );
         assert!(text.contains("rank 1 answered"), "{text}");
     }
 

@@ -158,6 +158,7 @@ impl Heartbeat {
     pub fn start(run_folder: &Path, rank: usize) -> Result<Heartbeat> {
         let (stop, stopped) = channel();
         let path = file(run_folder, rank);
+        flight::note(whereabouts::place());
         write(&path, &Sign::now(rank, "running", flight::last_progress()));
         let beat = path.clone();
         let work = move || {

@@ -3,7 +3,7 @@
 //! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors`
 
 use super::metrics::{Metrics, Record};
-use super::status::{STATUS, State, Status};
+use super::status::{self, STATUS, State, Status};
 use crate::error::{Error, Result};
 use crate::util::files;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,10 @@ impl RunFolder {
 
     /// Leaves a word on why the run ended before its time, as well as it can.
     pub fn fail(&mut self, step: u64, state: State, error: &Error) {
+        // The other ranks have called this run failed because this one was away: their word stands.
+        if status::is_failed(&self.path) {
+            return;
+        }
         self.status.state = state;
         self.status.exit_code = Some(error.exit_code());
         self.status.reason = Some(error.to_string());

@@ -103,10 +103,18 @@ pub fn close_dead(run_folder: &Path, alone: bool) -> Option<String> {
     Some(format!("the run before {reason}; its status is now failed"))
 }
 
+/// Whether the run folder's status says `failed`.
+#[must_use]
+pub fn is_failed(run_folder: &Path) -> bool {
+    read(&run_folder.join(STATUS))
+        .is_some_and(|status| status.get("state") == Some(&json!("failed")))
+}
+
 /// Marks a run that still seems to go on as failed: for the other ranks, when rank 0 cannot.
 pub fn fail_for_rank_0(run_folder: &Path, code: u8, reason: &str) {
     let path = run_folder.join(STATUS);
-    if let Some(mut status) = read(&path).filter(|status| status.get("state") == Some(&json!("running")))
+    if let Some(mut status) =
+        read(&path).filter(|status| status.get("state") == Some(&json!("running")))
     {
         end(&mut status, Some(code), reason);
         // The job ends with an error that is told elsewhere.
@@ -170,6 +178,7 @@ mod tests {
         fail_for_rank_0(folder.path(), 69, "rank 0 is silent");
         fail_for_rank_0(folder.path(), 70, "too late");
         let status = read(&folder.path().join(STATUS)).unwrap();
+        assert!(is_failed(folder.path()));
         assert_eq!(status["exit_code"], 69);
         assert_eq!(status["reason"], "rank 0 is silent");
         assert_eq!(status["world_size"], 2, "the rest stays");
