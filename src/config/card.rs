@@ -3,7 +3,7 @@
 //! Every field here is a property of the *job*. Nothing in a card depends on the number of ranks:
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
-use super::{Checkpoint, Comm, Fault, Optimizer, Report, Schedule, Train};
+use super::{Checkpoint, Comm, Fault, Guards, Optimizer, Report, Schedule, Train};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ pub struct Card {
     /// When the run is saved.
     #[serde(default)]
     pub checkpoint: Checkpoint,
+    /// What is watched while it goes on.
+    #[serde(default)]
+    pub guards: Guards,
     /// How the ranks talk to each other.
     #[serde(default)]
     pub comm: Comm,

@@ -5,6 +5,7 @@
 //! | `card` | the card, the data set, the model |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
+//! | `guards` | what is watched while a run goes on |
 //! | `running` | communication, reports, faults |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
 //! | `json` | JSON as text: cap, line and column of what is wrong, no key twice |
@@ -15,6 +16,7 @@
 
 mod card;
 mod checkpoint;
+mod guards;
 pub(crate) mod json;
 mod parse;
 pub mod results;
@@ -28,6 +30,7 @@ mod training;
 
 pub use card::*;
 pub use checkpoint::*;
+pub use guards::*;
 pub use parse::Problem;
 pub use running::*;
 pub use schema::schema;

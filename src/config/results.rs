@@ -12,7 +12,7 @@ const FREE: [&str; 12] = [
     "comm",
     "report",
     "checkpoint",
-    "guards",
+    "guards.replicas_every",
     "ledger",
     "faults",
     "data.prefetch",

@@ -145,4 +145,6 @@ pub enum FaultKind {
     Skip,
     /// One gradient becomes NaN.
     Nan,
+    /// One bit of one parameter flips after the step.
+    Flip,
 }

@@ -36,6 +36,20 @@ impl Batch {
         self.samples.is_empty()
     }
 
+    /// A batch of sample `i` alone, with all else as it is here. `size` numbers are one sample.
+    ///
+    /// # Panics
+    /// When there is no sample `i`.
+    #[must_use]
+    pub fn only(&self, i: usize, size: usize) -> Batch {
+        Batch {
+            images: self.images[i * size..][..size].to_vec(),
+            labels: vec![self.labels[i]],
+            samples: vec![self.samples[i]],
+            ..*self
+        }
+    }
+
     /// Replaces the samples by those at `indices`, reusing the memory; the other fields stay.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::util::aligned::FlatBuf;
 use crate::util::rng::{Purpose, Rng, mix};
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, Tensor, Var};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -110,6 +110,19 @@ impl Param {
             self.var.set(&Tensor::from_vec(values, self.var.shape(), self.var.device())?)?;
         }
         Ok(())
+    }
+
+    /// Shows `f` the values where they lie (CPU), or a copy of them (other devices).
+    ///
+    /// # Errors
+    /// When the tensor is not contiguous `f32`, or the copy from the device fails.
+    pub fn read<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        let (storage, layout) = self.var.storage_and_layout();
+        if let (Storage::Cpu(host), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
+            return Ok(f(&host.as_slice::<f32>()?[start..end]));
+        }
+        drop(storage);
+        Ok(f(&self.to_vec()?))
     }
 
     /// A copy of the values on the host.

@@ -89,6 +89,10 @@ impl Optimizer for Adam {
         state::save(self.name(), self.step, &[&self.exp_avg, &self.exp_avg_sq])
     }
 
+    fn visit(&self, see: &mut dyn FnMut(&'static str, usize, &[f32])) {
+        [&self.exp_avg, &self.exp_avg_sq].iter().for_each(|moment| moment.visit(see));
+    }
+
     fn load_state(&mut self, state: State) -> Result<()> {
         let kind = self.name();
         let mut moments = [&mut self.exp_avg, &mut self.exp_avg_sq];

@@ -33,6 +33,10 @@ pub trait Optimizer: Send {
     /// A copy of everything it remembers between steps.
     fn state(&self) -> State;
 
+    /// Shows `see` each moment of each parameter (PyTorch's name, parameter, values) where it lies, in
+    /// a fixed order.
+    fn visit(&self, see: &mut dyn FnMut(&'static str, usize, &[f32]));
+
     /// Continues from a saved state.
     ///
     /// # Errors

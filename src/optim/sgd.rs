@@ -66,6 +66,10 @@ impl Optimizer for Sgd {
         state::save(self.name(), self.step, &self.buffer.iter().collect::<Vec<_>>())
     }
 
+    fn visit(&self, see: &mut dyn FnMut(&'static str, usize, &[f32])) {
+        self.buffer.iter().for_each(|moment| moment.visit(see));
+    }
+
     fn load_state(&mut self, state: State) -> Result<()> {
         let mut moments: Vec<&mut Moment> = self.buffer.iter_mut().collect();
         self.step = state::load("sgd", &state, &mut moments)?;

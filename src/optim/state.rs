@@ -36,6 +36,14 @@ impl Moment {
         Ok(Moment { name, block: FlatBuf::zeroed(end)?, slots })
     }
 
+    /// Shows `see` the values of each parameter.
+    pub(super) fn visit(&self, see: &mut dyn FnMut(&'static str, usize, &[f32])) {
+        self.slots
+            .iter()
+            .enumerate()
+            .for_each(|(i, slot)| see(self.name, i, &self.block[slot.clone()]));
+    }
+
     /// The values of parameter `i`.
     pub(super) fn slot(&mut self, i: usize) -> &mut [f32] {
         &mut self.block[self.slots[i].clone()]

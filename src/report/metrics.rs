@@ -33,6 +33,21 @@ pub enum Record {
         /// Share that it spent waiting for data.
         input_share: f64,
     },
+    /// A step whose update was left out.
+    Skip {
+        /// Counted from 1.
+        step: u64,
+        /// Counted from 1.
+        epoch: u64,
+        /// As in [`Record::Step`]; null when it is NaN or infinite.
+        loss: f64,
+        /// As in [`Record::Step`].
+        lr: f64,
+        /// As in [`Record::Step`]; null when it is NaN or infinite.
+        grad_norm: f64,
+        /// What was wrong, on which rank, in which tensor, with which samples.
+        why: String,
+    },
     /// One evaluation on the test set.
     Eval {
         /// Steps done.
@@ -62,6 +77,8 @@ pub enum Record {
         accuracy: Option<f64>,
         /// Learning rate of the last step.
         lr: f64,
+        /// Steps whose update was left out.
+        skipped: u64,
         /// Training samples over training time, evaluation left out.
         samples_per_s: f64,
         /// Wall time from the first step to the end in seconds.

@@ -45,7 +45,7 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
             FaultKind::Kill => signal(Signal::KILL)?,
             FaultKind::Exit => std::process::exit(0),
             FaultKind::Skip => group.skip_next_collective(),
-            FaultKind::Nan => {}
+            FaultKind::Nan | FaultKind::Flip => {}
         }
     }
     Ok(())
@@ -63,6 +63,23 @@ pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSe
     if faults.iter().any(|f| ordered(&f)) {
         params.grads().with_bucket(0, |bucket| bucket[0] = f32::NAN);
     }
+}
+
+/// Flips a bit where the card orders it, after `step`: the highest bit of the fraction of the middle
+/// value of the last weight.
+///
+/// # Errors
+/// When the parameter cannot be copied from or to its device.
+pub fn after_update(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) -> Result<()> {
+    let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Flip;
+    let weight = params.iter().rfind(|p| p.var().dims().len() > 1);
+    if let (Some(weight), true) = (weight, faults.iter().any(|f| ordered(&f))) {
+        weight.update(|theta| {
+            let middle = &mut theta[theta.len() / 2];
+            *middle = f32::from_bits(middle.to_bits() ^ (1 << 22));
+        })?;
+    }
+    Ok(())
 }
 
 fn signal(signal: Signal) -> Result<()> {

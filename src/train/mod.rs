@@ -9,6 +9,7 @@ pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
+mod guards;
 mod heading;
 mod overlap;
 mod plan;
@@ -113,7 +114,12 @@ pub fn time_steps(
     (0..steps)
         .map(|step| {
             let lr = rates.at(step);
-            step::take(&mut job.replica, &mut loader, group, &settings, step, lr)
+            let taken = step::take(&mut job.replica, &mut loader, group, &settings, step, lr)?;
+            if !taken.updated {
+                let text = format!("step {}: the loss or gradient is not finite", step + 1);
+                return Err(group.common_failure(Error::NonFinite(text)));
+            }
+            Ok(taken)
         })
         .collect()
 }

@@ -99,6 +99,7 @@ mod tests {
             tally: Tally::default(),
             votes: Votes::default(),
             grad_norm: 1.0,
+            updated: true,
             lr: 0.1,
             wall,
             input: zero,

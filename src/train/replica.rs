@@ -10,6 +10,7 @@ use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, correct, cross_entro
 use crate::optim::{self, Optimizer};
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A model, its parameters and gradients, and its optimizer.
@@ -22,6 +23,31 @@ pub struct Replica {
     device: Device,
     seed: u64,
     shape: Vec<usize>,
+}
+
+/// What a tensor of a replica is called; a name is made only where it is needed.
+#[derive(Clone, Copy)]
+pub struct TensorName<'a> {
+    param: &'a Param,
+    moment: Option<&'static str>,
+}
+
+impl TensorName<'_> {
+    /// The parameter's shape.
+    #[must_use]
+    pub fn shape(&self) -> Vec<usize> {
+        self.param.var().dims().to_vec()
+    }
+}
+
+impl fmt::Display for TensorName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let name = self.param.name();
+        match self.moment {
+            None => write!(f, "{name}"),
+            Some(moment) => write!(f, "{name}.{moment}"),
+        }
+    }
 }
 
 /// Where the time of a step went, as far as passes over micro-batches tell.
@@ -71,6 +97,12 @@ impl Replica {
         loss.backward()?;
         spent.backward += turn.elapsed();
         Ok(tally)
+    }
+
+    /// Numbers in one sample.
+    #[must_use]
+    pub fn sample_len(&self) -> usize {
+        self.shape.iter().product()
     }
 
     /// Forward only, without dropout.
@@ -142,6 +174,22 @@ impl Replica {
         for (param, saved) in self.params.iter().zip(snapshot) {
             param.update(|theta| theta.copy_from_slice(&saved.values))?;
         }
+        Ok(())
+    }
+
+    /// Shows `see` every tensor that all ranks must have alike, where it lies, in a fixed order: the
+    /// parameters, then the optimizer's moments. A moment is called `conv1.weight.exp_avg`.
+    ///
+    /// # Errors
+    /// When parameters cannot be copied from their device.
+    pub fn visit(&self, see: &mut dyn FnMut(TensorName, &[f32])) -> Result<()> {
+        let params: Vec<&Param> = self.params.iter().collect();
+        for param in &params {
+            param.read(|values| see(TensorName { param, moment: None }, values))?;
+        }
+        self.optimizer.visit(&mut |moment, i, values| {
+            see(TensorName { param: params[i], moment: Some(moment) }, values);
+        });
         Ok(())
     }
 

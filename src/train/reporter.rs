@@ -58,6 +58,7 @@ struct Totals {
     comm: Duration,
     loss: f64,
     lr: f64,
+    skipped: u64,
 }
 
 impl Reporter {
@@ -116,6 +117,7 @@ impl Reporter {
             comm: seconds(sums.comm_s),
             loss: sums.loss.0,
             lr: sums.lr.0,
+            skipped: sums.skipped,
         };
         self.before = seconds(sums.seconds);
         self.recent.epoch_tally = sums.epoch.into();
@@ -133,6 +135,7 @@ impl Reporter {
             seconds: Bits((self.before + self.started.elapsed()).as_secs_f64()),
             loss: Bits(self.totals.loss),
             lr: Bits(self.totals.lr),
+            skipped: self.totals.skipped,
             epoch: self.recent.epoch_tally.into(),
             last: self.last.map(SavedTally::from),
             best: self.best.map(SavedTally::from),
@@ -183,6 +186,21 @@ impl Reporter {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Step `step` (from 0) has been taken, but nothing was updated, and `why`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn skip(&mut self, step: u64, taken: &StepReport, why: &str) -> Result<()> {
+        self.totals.steps += 1;
+        self.totals.skipped += 1;
+        self.warn(&format!("step {} is skipped: {why}", step + 1));
+        let (step, epoch) = (step + 1, self.plan.epoch_of(step) + 1);
+        let (loss, grad_norm) = (taken.tally.mean_loss(), taken.grad_norm);
+        let why = why.to_owned();
+        let record = Record::Skip { step, epoch, loss, lr: taken.lr, grad_norm, why };
+        self.folder.as_mut().map_or(Ok(()), |folder| folder.record(&record))
     }
 
     /// It was measured whether to overlap reduction and backward pass.
@@ -279,6 +297,7 @@ impl Reporter {
             loss: eval.map_or(self.totals.loss, |e| e.mean_loss()),
             accuracy: eval.map(|e| e.accuracy()),
             lr: self.totals.lr,
+            skipped: self.totals.skipped,
             samples_per_s: self.totals.samples / self.totals.wall.as_secs_f64(),
             seconds,
             comm_share: self.totals.comm_share(),
@@ -316,6 +335,10 @@ impl Reporter {
                 100.0 * self.totals.comm_share()
             ),
         );
+        if self.totals.skipped > 0 {
+            let skipped = human::count(self.totals.skipped);
+            console.fact("skipped", &format!("{skipped} steps: `skip` in metrics.jsonl"));
+        }
         if let Some(folder) = self.folder_path() {
             console.fact("model", &folder.join(MODEL).display().to_string());
         }

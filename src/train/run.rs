@@ -2,6 +2,7 @@
 
 use super::early_stopping::{Watcher, gain};
 use super::evaluate;
+use super::guards::{Guards, State};
 use super::overlap::Overlap;
 use super::reporter::Reporter;
 use super::resume::From;
@@ -26,6 +27,7 @@ pub struct Run<'a> {
     saver: Saver,
     wishes: Wishes,
     watcher: Option<Watcher>,
+    guards: Guards,
     /// Parameters of the best evaluation, where early stopping restores them.
     best: Option<Vec<Named>>,
     /// Steps done.
@@ -49,8 +51,12 @@ impl<'a> Run<'a> {
         let wishes = Wishes::new(&job.card, reporter.folder_path());
         let watcher = job.card.train.early_stopping.clone().map(Watcher::new);
         let (done, stopped_early, best) = (0, false, None);
-        let mut run = Run { job, reporter, saver, wishes, watcher, best, done, stopped_early };
+        let total = job.plan.total_steps;
+        let guards = Guards::new(&job.card, State::default(), done, total);
+        let mut run =
+            Run { job, reporter, saver, wishes, watcher, guards, best, done, stopped_early };
         if let Some(From { step, story, best, .. }) = from {
+            run.guards = Guards::new(&run.job.card, story.guards, step, total);
             if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
                 watched.give_to(watcher);
             }
@@ -78,6 +84,7 @@ impl<'a> Run<'a> {
         }
         while self.done < total && !self.stopped_early {
             let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            self.guards.after_step(self.done, self.job, self.reporter.folder_path(), group)?;
             if let Some(verdict) = overlap.see(&taken, group)? {
                 self.reporter.overlap(verdict);
             }
@@ -107,7 +114,13 @@ impl<'a> Run<'a> {
         let Job { card, replica, .. } = &mut *self.job;
         let settings = Settings { card, overlap: overlap.next(), votes };
         let taken = step::take(replica, loader, group, &settings, self.done, lr)?;
-        self.reporter.step(self.done, &taken)?;
+        if taken.updated {
+            self.guards.updated();
+            self.reporter.step(self.done, &taken)?;
+        } else {
+            let why = self.guards.withheld(self.done, &taken, self.job, group)?;
+            self.reporter.skip(self.done, &taken, &why)?;
+        }
         self.done += 1;
         Ok(taken)
     }
@@ -202,6 +215,7 @@ impl<'a> Run<'a> {
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
+            guards: self.guards.state(),
         };
         let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };
         let mut groups = vec![tensors("model", job.replica.snapshot()?)];

@@ -31,6 +31,8 @@ pub struct StepReport {
     pub votes: Votes,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
+    /// Whether the parameters were updated: not with a loss or gradient that is not finite.
+    pub updated: bool,
     /// Learning rate.
     pub lr: f64,
     /// Wall time of the step.
@@ -60,8 +62,7 @@ pub struct Settings<'a> {
 /// Takes step `step` (counted from 0) at learning rate `lr`.
 ///
 /// # Errors
-/// When data, an operation or another rank fails, or the loss or gradient is not finite (on all
-/// ranks alike).
+/// When data, an operation or another rank fails.
 pub fn take(
     replica: &mut Replica,
     loader: &mut Loader,
@@ -99,18 +100,19 @@ pub fn take(
         Some(reduced) => reduced,
         None => reduce::after(replica.params.grads(), group, tally, settings.votes)?,
     };
-    if !(tally.loss.is_finite() && grad_norm.is_finite()) {
-        return Err(group.common_failure(not_finite(tally, grad_norm, step + 1)));
-    }
     enter(Phase::Optimizer);
     let update = Instant::now();
-    replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
+    let updated = tally.loss.is_finite() && grad_norm.is_finite();
+    if updated {
+        replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
+    }
     let (optimizer, wall) = (update.elapsed(), start.elapsed());
     let Spent { input, forward, backward } = spent;
     Ok(StepReport {
         tally,
         votes,
         grad_norm,
+        updated,
         lr,
         wall,
         input,
@@ -137,15 +139,6 @@ fn clip_scale(limit: Option<f64>, norm: f64) -> f32 {
         Some(limit) if norm > limit => (limit / norm) as f32,
         _ => 1.0,
     }
-}
-
-fn not_finite(tally: Tally, grad_norm: f64, step: u64) -> Error {
-    Error::NonFinite(format!(
-        "step {step}: the loss is {} and the gradient's norm {grad_norm}; training has diverged. All \
-         ranks stop before the update. Try a lower optimizer.lr, a longer schedule.warmup_steps, or \
-         train.clip_norm",
-        tally.mean_loss()
-    ))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the rest of the run and its last lines come out as if nothing had happened.
 
 use super::early_stopping::Watcher;
+use super::guards;
 use super::tally::Tally;
 use crate::checkpoint::Bits;
 use crate::error::{Error, Result};
@@ -40,6 +41,9 @@ pub struct Sums {
     pub loss: Bits,
     /// Learning rate of the last step.
     pub lr: Bits,
+    /// Steps without an update.
+    #[serde(default)]
+    pub skipped: u64,
     /// Over the steps of the epoch that is going on.
     pub epoch: SavedTally,
     /// The last evaluation.
@@ -86,6 +90,9 @@ pub struct Story {
     pub stopped_early: bool,
     /// The reporter's sums.
     pub sums: Sums,
+    /// What the guards know.
+    #[serde(default)]
+    pub guards: guards::State,
 }
 
 impl Story {

@@ -203,13 +203,19 @@ fn send(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
 }
 
-/// Process ids of all ranks of annulus on this machine; tests run one job at a time.
+/// Whether a line of `ps` shows, among its words, one of this checkout's binaries. Another checkout on
+/// the machine may have its own tests going on.
+fn is_ours(line: &str) -> bool {
+    let mpich = root().join("target/mpich/release/annulus");
+    let ours = [Mpi::Open.binary(), mpich].map(|path| path.display().to_string());
+    line.split_whitespace().any(|word| ours.iter().any(|path| path == word))
+}
+
+/// Process ids of all ranks of this checkout's annulus; its tests run one job at a time.
 fn ranks() -> Vec<u32> {
     let output = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of_rank = |line: &&str| {
-        line.split_whitespace().nth(1).is_some_and(|program| program.ends_with("release/annulus"))
-    };
+    let of_rank = |line: &&str| line.split_whitespace().nth(1).is_some_and(is_ours);
     let mut pids: Vec<u32> = text
         .lines()
         .filter(of_rank)
@@ -242,8 +248,7 @@ fn no_process_left(child: &Child) {
         text.lines()
             .filter(|line| {
                 let of_group = line.split_whitespace().next() == Some(&group.to_string());
-                let annulus = line.contains("release/annulus") && !line.contains("release/deps");
-                of_group || annulus
+                of_group || is_ours(line)
             })
             .map(str::to_owned)
             .collect::<Vec<_>>()

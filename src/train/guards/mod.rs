@@ -1,0 +1,105 @@
+//! What is watched while a run goes on: are the numbers finite, are all replicas still the same?
+//!
+//! Every decision here follows from numbers that all ranks have alike, so they stop, skip or go on
+//! together.
+
+mod non_finite;
+pub mod replicas;
+
+use super::faults;
+use super::setup::Job;
+use super::step::StepReport;
+use crate::collective::Group;
+use crate::config::{self, Card, NonFinite};
+use crate::error::{Error, Result};
+use replicas::Replicas;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What the guards know of the run so far: saved in every checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Steps without an update, up to now without a break.
+    in_a_row: u64,
+}
+
+/// The guards of a run.
+pub struct Guards {
+    rule: config::Guards,
+    replicas: Replicas,
+    state: State,
+}
+
+impl Guards {
+    /// The guards that `card` asks for, of a run that goes on with `state` after `done` of `total`
+    /// steps.
+    #[must_use]
+    pub fn new(card: &Card, state: State, done: u64, total: u64) -> Guards {
+        let rule = card.guards.clone();
+        Guards { replicas: Replicas::new(rule.replicas_every, done, total), rule, state }
+    }
+
+    /// For a checkpoint.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    /// A step was taken with its update.
+    pub fn updated(&mut self) {
+        self.state.in_a_row = 0;
+    }
+
+    /// Step `step` (from 0) was taken, but its loss or gradient is not finite and nothing was updated.
+    /// Gives why, if the run goes on.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] on all ranks, naming rank, tensor and samples, when the card says so or too
+    /// many steps were skipped in a row.
+    pub fn withheld(
+        &mut self,
+        step: u64,
+        taken: &StepReport,
+        job: &Job,
+        group: &mut Group,
+    ) -> Result<String> {
+        let found = non_finite::find_out(step, job, group)?;
+        let (loss, norm) = (taken.tally.mean_loss(), taken.grad_norm);
+        let why = format!("the loss is {loss} and the gradient's norm {norm}, {found}");
+        self.state.in_a_row += 1;
+        let so_many = self.state.in_a_row >= self.rule.max_skips;
+        if self.rule.non_finite == NonFinite::Skip && !so_many {
+            return Ok(why);
+        }
+        let skips = match self.rule.non_finite {
+            NonFinite::Stop => {
+                " Such steps can be skipped instead: guards.non_finite \"skip\"".into()
+            }
+            NonFinite::Skip => {
+                format!(" {} steps in a row are guards.max_skips", self.state.in_a_row)
+            }
+        };
+        Err(group.common_failure(Error::NonFinite(format!(
+            "step {}: {why}. Training has diverged, or a sample or a machine is bad. All ranks stop \
+             before the update. Try a lower optimizer.lr, a longer schedule.warmup_steps or \
+             train.clip_norm.{skips}",
+            step + 1
+        ))))
+    }
+
+    /// Looks at the replica after `done` steps. `folder` is the run folder, on the rank that writes it.
+    ///
+    /// # Errors
+    /// [`Error::ReplicasDiffer`] on all ranks, naming rank and tensor.
+    pub fn after_step(
+        &mut self,
+        done: u64,
+        job: &Job,
+        folder: Option<&Path>,
+        group: &mut Group,
+    ) -> Result<()> {
+        faults::after_update(&job.card.faults, done, group.rank(), &job.replica.params)?;
+        self.replicas.check(done, &job.replica, folder, group)
+    }
+}
