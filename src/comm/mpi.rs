@@ -31,6 +31,8 @@ const IN_FLIGHT: usize = 2;
 const SPINS: u32 = 512;
 /// How long a roll call waits for answers. A rank that waits answers within milliseconds.
 const ROLL_CALL: Duration = Duration::from_millis(500);
+/// How long a rank that others have given up on waits for its end: launchers take up to 1 s.
+const GIVEN_UP: Duration = Duration::from_secs(2);
 
 const TAG_DATA: i32 = 1;
 const TAG_CALL: i32 = 2;
@@ -174,6 +176,9 @@ impl MpiPeer {
         // Whoever calls has given up, so this rank's wait is vain as well.
         let (me, answers, names) = (self.rank, self.call_the_roll()?, self.names.clone());
         if let Some(gone) = called.filter(|&r| waited < self.deadline && answers[r].is_none()) {
+            // That rank has named this one and is ending the job: this one has the word only if it is
+            // still here when all is over.
+            std::thread::sleep(GIVEN_UP);
             return Err(Error::PeerLost(roll_call::too_late(&names[gone])));
         }
         let call = RollCall { me, whom, waited, answers, names }.keep();
