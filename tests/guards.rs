@@ -41,8 +41,8 @@ fn a_flipped_bit_is_found_within_n_steps_and_rank_tensor_and_value_are_named() {
         let said = ended.complaints();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains(&format!("step 15: rank {rank} (")), "{said:?}");
-        assert!(said[0].contains("differs from the 2 other ranks: fc2.weight"), "{said:?}");
-        assert!(said[0].contains("value 600 of 1200 is "), "{said:?}");
+        assert!(said[0].contains("differs from the 2 other ranks: conv1.weight"), "{said:?}");
+        assert!(said[0].contains("value 75 of 150 is "), "{said:?}");
         assert!(said[0].contains("They were the same after step 10."), "{said:?}");
         // Both versions are kept, and differ in that value alone: all ranks add the same gradients.
         let other = if rank == 0 { 1 } else { 0 };
@@ -51,9 +51,12 @@ fn a_flipped_bit_is_found_within_n_steps_and_rank_tensor_and_value_are_named() {
             annulus::checkpoint::model_file::load(&path).unwrap().remove(0)
         };
         let (odd, right) = (version(rank), version(other));
-        assert_eq!((odd.name.as_str(), odd.shape.as_slice()), ("fc2.weight", [10, 120].as_slice()));
+        assert_eq!(
+            (odd.name.as_str(), odd.shape.as_slice()),
+            ("conv1.weight", [6, 1, 5, 5].as_slice())
+        );
         let differs = |i: &usize| odd.values[*i].to_bits() != right.values[*i].to_bits();
-        assert_eq!((0..1200).filter(differs).collect::<Vec<_>>(), [600]);
+        assert_eq!((0..150).filter(differs).collect::<Vec<_>>(), [75]);
     }
 }
 
@@ -68,7 +71,7 @@ fn of_two_ranks_that_differ_neither_is_blamed() {
         let said = ended.complaints();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("step 20: the ranks differ and no majority tells"), "{said:?}");
-        assert!(said[0].contains("fc2.weight"), "{said:?}");
+        assert!(said[0].contains("conv1.weight"), "{said:?}");
     }
 }
 
@@ -163,4 +166,45 @@ fn too_many_skips_in_a_row_stop_the_run() {
     expect_code(Mpi::Open, &ended, &out, 77);
     assert!(ended.stderr.contains("step 22: "), "{}", ended.stderr);
     assert!(ended.stderr.contains("3 steps in a row"), "{}", ended.stderr);
+}
+
+/// A spike at step 30 of 40, on one rank of two: the mean loss is more than five times the true one.
+fn with_spike(mpi: Mpi, out: &Path, action: &str) -> Job {
+    let rule = format!("{{\"factor\":3,\"window\":5,\"action\":\"{action}\"}}");
+    with_faults(mpi, 2, out, &format!("[{}]", fault(1, 30, "spike")))
+        .set(format!("guards.spike={rule}"))
+        .set("checkpoint.every_steps=14")
+}
+
+#[test]
+fn a_loss_spike_warns_or_is_skipped_at_the_step_it_comes() {
+    for mpi in BOTH {
+        let folder = tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (warned, plain, skipped) = (path("warned"), path("plain"), path("skipped"));
+        let said = with_spike(mpi, &warned, "warn").succeed().stdout;
+        assert_eq!(said.matches("the median of the last 5 steps").count(), 1, "{said}");
+        assert!(said.contains("warning: step 30: the loss is "), "{said}");
+        // A warning changes nothing.
+        with_faults(mpi, 2, &plain, "[]").succeed();
+        assert_eq!(status(&warned)["params_hash"], status(&plain)["params_hash"]);
+        let said = with_spike(mpi, &skipped, "skip").succeed().stdout;
+        assert!(said.contains("step 30 is skipped: the loss is "), "{said}");
+        assert_ne!(status(&skipped)["params_hash"], status(&plain)["params_hash"]);
+        let skips = metrics(&skipped, "skip");
+        assert_eq!((skips.len(), &skips[0]["step"]), (1, &30.into()));
+    }
+}
+
+#[test]
+fn the_losses_that_a_spike_is_measured_by_survive_a_resume() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    with_spike(Mpi::Open, &whole, "skip").succeed();
+    // The last checkpoint before the kill is of step 28: two steps would not fill the window again.
+    let faults = format!("faults=[{},{}]", fault(1, 30, "spike"), fault(1, 30, "kill"));
+    assert_ne!(with_spike(Mpi::Open, &broken, "skip").set(faults).run().code, 0);
+    let said = with_spike(Mpi::Open, &broken, "skip").succeed().stdout;
+    assert!(said.contains("resumed from") && said.contains("step 30 is skipped"), "{said}");
+    assert_eq!(status(&whole)["params_hash"], status(&broken)["params_hash"]);
 }

@@ -30,6 +30,17 @@ pub enum Command {
     Doctor,
     /// Measure all-reduce, training steps and optimizers on the ranks at hand, beside their limits.
     Bench(BenchArgs),
+    /// Compare two runs by their ledgers: the first step that differs, and in what.
+    Diff(DiffArgs),
+}
+
+/// `annulus diff`. Exit code 0 when the runs are the same bit for bit, 76 when they differ.
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// A run folder.
+    pub a: PathBuf,
+    /// Another run folder.
+    pub b: PathBuf,
 }
 
 /// `annulus train`.

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod diff;
 mod doctor;
 mod ending;
 mod eval;
@@ -24,6 +25,10 @@ pub fn run() -> ExitCode {
     let args = args::parse();
     if let (Err(code), None) = (&args, launcher::from_env()) {
         return ExitCode::from(*code);
+    }
+    if let Ok(Args { command: Command::Diff(args) }) = &args {
+        // Reads files and nothing else: no other rank is needed, and no MPI.
+        return diff::run(args);
     }
     ending::install_panic_hook();
     if let Err(error) = crate::train::hear_signals() {
@@ -68,5 +73,6 @@ fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
         Command::Eval(args) => eval::run(args, group),
         Command::Doctor => doctor::run(group),
         Command::Bench(args) => bench::run(args, group),
+        Command::Diff(_) => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 //! Every field here is a property of the *job*. Nothing in a card depends on the number of ranks:
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
-use super::{Checkpoint, Comm, Fault, Guards, Optimizer, Report, Schedule, Train};
+use super::{Checkpoint, Comm, Fault, Guards, Ledger, Optimizer, Report, Schedule, Train};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -39,6 +39,9 @@ pub struct Card {
     /// What is watched while it goes on.
     #[serde(default)]
     pub guards: Guards,
+    /// What is kept for comparing it with another run.
+    #[serde(default)]
+    pub ledger: Ledger,
     /// How the ranks talk to each other.
     #[serde(default)]
     pub comm: Comm,

@@ -145,6 +145,8 @@ pub enum FaultKind {
     Skip,
     /// One gradient becomes NaN.
     Nan,
+    /// The loss that the rank reports is ten times what it is.
+    Spike,
     /// One bit of one parameter flips after the step.
     Flip,
 }

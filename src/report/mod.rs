@@ -2,6 +2,8 @@
 
 pub mod console;
 pub mod heartbeat;
+pub mod ledger;
+pub mod lines;
 pub mod metrics;
 pub mod run_folder;
 pub mod status;

@@ -2,7 +2,8 @@
 //!
 //! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors`
 
-use super::metrics::{Metrics, Record};
+use super::lines::Lines;
+use super::metrics::Record;
 use super::status::{self, STATUS, State, Status};
 use crate::error::{Error, Result};
 use crate::util::files;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The files of a run that is going on, written by rank 0.
 pub struct RunFolder {
     path: PathBuf,
-    metrics: Metrics,
+    metrics: Lines,
     status: Status,
 }
 
@@ -36,8 +37,8 @@ impl RunFolder {
         })?;
         let lines = path.join("metrics.jsonl");
         let metrics = match metrics_bytes {
-            Some(bytes) => Metrics::go_on(&lines, bytes)?,
-            None => Metrics::create(&lines)?,
+            Some(bytes) => Lines::go_on(&lines, bytes)?,
+            None => Lines::create(&lines)?,
         };
         // A model of an earlier run must not pass for this run's.
         let model = path.join(MODEL);

@@ -45,7 +45,7 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
             FaultKind::Kill => signal(Signal::KILL)?,
             FaultKind::Exit => std::process::exit(0),
             FaultKind::Skip => group.skip_next_collective(),
-            FaultKind::Nan | FaultKind::Flip => {}
+            FaultKind::Nan | FaultKind::Flip | FaultKind::Spike => {}
         }
     }
     Ok(())
@@ -65,14 +65,21 @@ pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSe
     }
 }
 
+/// What the loss of `step` is multiplied by on this rank: 10 where the card orders it.
+#[must_use]
+pub fn loss_factor(faults: &[Fault], step: u64, rank: usize) -> f64 {
+    let ordered = |f: &Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Spike;
+    if faults.iter().any(ordered) { 10.0 } else { 1.0 }
+}
+
 /// Flips a bit where the card orders it, after `step`: the highest bit of the fraction of the middle
-/// value of the last weight.
+/// value of the first weight, which every sample meets.
 ///
 /// # Errors
 /// When the parameter cannot be copied from or to its device.
 pub fn after_update(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) -> Result<()> {
     let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Flip;
-    let weight = params.iter().rfind(|p| p.var().dims().len() > 1);
+    let weight = params.iter().find(|p| p.var().dims().len() > 1);
     if let (Some(weight), true) = (weight, faults.iter().any(|f| ordered(&f))) {
         weight.update(|theta| {
             let middle = &mut theta[theta.len() / 2];

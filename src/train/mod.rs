@@ -11,6 +11,7 @@ mod evaluate;
 mod faults;
 mod guards;
 mod heading;
+mod ledger;
 mod overlap;
 mod plan;
 pub mod postmortem;
@@ -110,7 +111,8 @@ pub fn time_steps(
     let plan = Plan { total_steps: steps, ..job.plan };
     let mut loader =
         Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
-    let settings = Settings { card: &job.card, overlap, votes: Votes::default() };
+    let settings =
+        Settings { card: &job.card, overlap, votes: Votes::default(), limit: f64::INFINITY };
     (0..steps)
         .map(|step| {
             let lr = rates.at(step);

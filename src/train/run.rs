@@ -3,6 +3,7 @@
 use super::early_stopping::{Watcher, gain};
 use super::evaluate;
 use super::guards::{Guards, State};
+use super::ledger::Ledger;
 use super::overlap::Overlap;
 use super::reporter::Reporter;
 use super::resume::From;
@@ -28,6 +29,7 @@ pub struct Run<'a> {
     wishes: Wishes,
     watcher: Option<Watcher>,
     guards: Guards,
+    ledger: Ledger,
     /// Parameters of the best evaluation, where early stopping restores them.
     best: Option<Vec<Named>>,
     /// Steps done.
@@ -53,8 +55,20 @@ impl<'a> Run<'a> {
         let (done, stopped_early, best) = (0, false, None);
         let total = job.plan.total_steps;
         let guards = Guards::new(&job.card, State::default(), done, total);
-        let mut run =
-            Run { job, reporter, saver, wishes, watcher, guards, best, done, stopped_early };
+        let ledger = Ledger::open(job, reporter.folder_path(), from.as_ref(), group);
+        let ledger = group.together(ledger)?;
+        let mut run = Run {
+            job,
+            reporter,
+            saver,
+            wishes,
+            watcher,
+            guards,
+            ledger,
+            best,
+            done,
+            stopped_early,
+        };
         if let Some(From { step, story, best, .. }) = from {
             run.guards = Guards::new(&run.job.card, story.guards, step, total);
             if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
@@ -84,6 +98,7 @@ impl<'a> Run<'a> {
         }
         while self.done < total && !self.stopped_early {
             let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            self.ledger.step(self.done, &taken, self.job)?;
             self.guards.after_step(self.done, self.job, self.reporter.folder_path(), group)?;
             if let Some(verdict) = overlap.see(&taken, group)? {
                 self.reporter.overlap(verdict);
@@ -112,10 +127,13 @@ impl<'a> Run<'a> {
     ) -> Result<StepReport> {
         let votes = self.wishes.votes();
         let Job { card, replica, .. } = &mut *self.job;
-        let settings = Settings { card, overlap: overlap.next(), votes };
+        let settings =
+            Settings { card, overlap: overlap.next(), votes, limit: self.guards.limit() };
         let taken = step::take(replica, loader, group, &settings, self.done, lr)?;
         if taken.updated {
-            self.guards.updated();
+            if let Some(spike) = self.guards.updated(&taken) {
+                self.reporter.warn(&format!("step {}: {spike}", self.done + 1));
+            }
             self.reporter.step(self.done, &taken)?;
         } else {
             let why = self.guards.withheld(self.done, &taken, self.job, group)?;
@@ -215,6 +233,7 @@ impl<'a> Run<'a> {
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
+            ledger_bytes: self.ledger.sync()?,
             guards: self.guards.state(),
         };
         let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };

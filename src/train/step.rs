@@ -31,7 +31,8 @@ pub struct StepReport {
     pub votes: Votes,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Whether the parameters were updated: not with a loss or gradient that is not finite.
+    /// Whether the parameters were updated: not with a loss or gradient that is not finite, nor with a
+    /// loss above the limit.
     pub updated: bool,
     /// Learning rate.
     pub lr: f64,
@@ -57,6 +58,8 @@ pub struct Settings<'a> {
     pub overlap: bool,
     /// This rank's wishes to leave.
     pub votes: Votes,
+    /// With a loss above it, nothing is updated.
+    pub limit: f64,
 }
 
 /// Takes step `step` (counted from 0) at learning rate `lr`.
@@ -83,7 +86,8 @@ pub fn take(
     for micro in 1..=micro_batches {
         let batch = next_batch(loader, step, &mut spent)?;
         let mut pass = || {
-            let tally = replica.forward_backward(&batch, &mut spent)?;
+            let mut tally = replica.forward_backward(&batch, &mut spent)?;
+            tally.loss *= faults::loss_factor(&card.faults, step + 1, rank);
             if micro == micro_batches {
                 faults::after_backward(&card.faults, step + 1, rank, &replica.params);
             }
@@ -102,7 +106,8 @@ pub fn take(
     };
     enter(Phase::Optimizer);
     let update = Instant::now();
-    let updated = tally.loss.is_finite() && grad_norm.is_finite();
+    let finite = tally.loss.is_finite() && grad_norm.is_finite();
+    let updated = finite && tally.mean_loss() <= settings.limit;
     if updated {
         replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
     }

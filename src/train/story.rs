@@ -90,6 +90,9 @@ pub struct Story {
     pub stopped_early: bool,
     /// The reporter's sums.
     pub sums: Sums,
+    /// Length of `ledger.jsonl` at this step.
+    #[serde(default)]
+    pub ledger_bytes: u64,
     /// What the guards know.
     #[serde(default)]
     pub guards: guards::State,

@@ -1,19 +1,22 @@
-//! What is watched while a run goes on: are the numbers finite, are all replicas still the same?
+//! What is watched while a run goes on: are the numbers finite, is the loss like
+//! the last ones, are all replicas still the same?
 //!
 //! Every decision here follows from numbers that all ranks have alike, so they stop, skip or go on
 //! together.
 
 mod non_finite;
 pub mod replicas;
+mod spike;
 
 use super::faults;
 use super::setup::Job;
 use super::step::StepReport;
 use crate::collective::Group;
-use crate::config::{self, Card, NonFinite};
+use crate::config::{self, Card, NonFinite, SpikeAction};
 use crate::error::{Error, Result};
 use replicas::Replicas;
 use serde::{Deserialize, Serialize};
+use spike::Window;
 use std::path::Path;
 
 /// What the guards know of the run so far: saved in every checkpoint.
@@ -22,6 +25,8 @@ use std::path::Path;
 pub struct State {
     /// Steps without an update, up to now without a break.
     in_a_row: u64,
+    /// The last losses, where spikes are watched for.
+    losses: Window,
 }
 
 /// The guards of a run.
@@ -46,13 +51,27 @@ impl Guards {
         self.state.clone()
     }
 
-    /// A step was taken with its update.
-    pub fn updated(&mut self) {
-        self.state.in_a_row = 0;
+    /// The loss above which the next step is to be taken without its update.
+    #[must_use]
+    pub fn limit(&self) -> f64 {
+        match &self.rule.spike {
+            Some(spike) if spike.action == SpikeAction::Skip => self.state.losses.limit(spike),
+            _ => f64::INFINITY,
+        }
     }
 
-    /// Step `step` (from 0) was taken, but its loss or gradient is not finite and nothing was updated.
-    /// Gives why, if the run goes on.
+    /// A step was taken with its update. Gives what is to be said of its loss.
+    pub fn updated(&mut self, taken: &StepReport) -> Option<String> {
+        self.state.in_a_row = 0;
+        let spike = self.rule.spike.as_ref()?;
+        let loss = taken.tally.mean_loss();
+        let told = self.state.losses.describe(spike, loss);
+        self.state.losses.push(spike, loss);
+        told
+    }
+
+    /// Step `step` (from 0) was taken, but its loss or gradient is not finite, or its loss a spike, and
+    /// nothing was updated. Gives why, if the run goes on.
     ///
     /// # Errors
     /// [`Error::NonFinite`] on all ranks, naming rank, tensor and samples, when the card says so or too
@@ -64,21 +83,25 @@ impl Guards {
         job: &Job,
         group: &mut Group,
     ) -> Result<String> {
-        let found = non_finite::find_out(step, job, group)?;
         let (loss, norm) = (taken.tally.mean_loss(), taken.grad_norm);
-        let why = format!("the loss is {loss} and the gradient's norm {norm}, {found}");
+        let finite = loss.is_finite() && norm.is_finite();
+        let spike = self.rule.spike.as_ref().filter(|_| finite);
+        let why = match spike.and_then(|spike| self.state.losses.describe(spike, loss)) {
+            Some(why) => why,
+            None => {
+                let found = non_finite::find_out(step, job, group)?;
+                format!("the loss is {loss} and the gradient's norm {norm}, {found}")
+            }
+        };
         self.state.in_a_row += 1;
-        let so_many = self.state.in_a_row >= self.rule.max_skips;
-        if self.rule.non_finite == NonFinite::Skip && !so_many {
+        let stops = !finite && self.rule.non_finite == NonFinite::Stop;
+        if !stops && self.state.in_a_row < self.rule.max_skips {
             return Ok(why);
         }
-        let skips = match self.rule.non_finite {
-            NonFinite::Stop => {
-                " Such steps can be skipped instead: guards.non_finite \"skip\"".into()
-            }
-            NonFinite::Skip => {
-                format!(" {} steps in a row are guards.max_skips", self.state.in_a_row)
-            }
+        let skips = if stops {
+            " Such steps can be skipped instead: guards.non_finite \"skip\"".to_owned()
+        } else {
+            format!(" {} steps in a row are guards.max_skips", self.state.in_a_row)
         };
         Err(group.common_failure(Error::NonFinite(format!(
             "step {}: {why}. Training has diverged, or a sample or a machine is bad. All ranks stop \
