@@ -79,7 +79,10 @@ fn a_stopped_rank_is_noticed_at_the_deadline_and_named_by_the_others() {
         let said = ended.complaints();
         assert!(!said.is_empty(), "{}", ended.all_output());
         for line in said {
-            assert!(line.contains("no sign of life from rank 1 ("), "{line}");
+            assert!(
+                line.contains("nothing from rank 1 (") && line.contains("no sign of life"),
+                "{line}"
+            );
             assert!(line.contains("step 20, gradient reduction"), "{line}");
         }
         // Start-up, 20 steps, 2 s of deadline, half a second of roll call, and the end.

@@ -155,3 +155,9 @@ pub(super) fn steps(dir: &Path) -> std::io::Result<Vec<u64>> {
     steps.sort_unstable_by(|a, b| b.cmp(a));
     Ok(steps)
 }
+/// The step of the checkpoint last written into `dir`, as the file `latest` has it.
+#[must_use]
+pub fn last_step(dir: &Path) -> Option<u64> {
+    let latest = std::fs::read_to_string(dir.join(names::LATEST)).ok()?;
+    names::step_of(latest.trim_end())
+}

@@ -4,9 +4,8 @@
 //! only says who holds it. Where the file system refuses locks (some network file systems do), the
 //! file alone has to do: it stops a second job on the same host, and the warning says what it cannot.
 
-use super::{clock, names};
 use crate::error::{Error, Result};
-use crate::util::whereabouts;
+use crate::util::{clock, processes, whereabouts};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -119,7 +118,7 @@ fn without_lock(
                 holder.pid,
                 holder.since.escape_debug()
             ));
-        } else if holder.pid != std::process::id() && names::is_alive(holder.pid) {
+        } else if holder.pid != std::process::id() && processes::is_alive(holder.pid) {
             return Err(taken(run_folder, Some(holder)));
         }
     }

@@ -3,9 +3,9 @@
 //! It is written last and ends with its own seal, the hash of all bytes before the seal's line. So a
 //! checkpoint with a sound manifest was written to its end, and every byte of it is accounted for.
 
-use super::clock;
 use super::snapshot::Bits;
 use crate::config::json;
+use crate::util::clock;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

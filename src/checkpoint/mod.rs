@@ -19,11 +19,10 @@
 //! | `find`, `load` | reading: the newest sound one, with the reason for each refusal |
 //! | `lock` | one job per run folder |
 //! | `disk` | the file system in eight operations, so that tests can stop it after any of them |
-//! | `manifest`, `state_file`, `tensors`, `names`, `clock` | formats |
+//! | `manifest`, `state_file`, `tensors`, `names` | formats |
 //! | `optimizer` | an optimizer's memory as named tensors |
 //! | `model_file` | a model alone, for other programs |
 
-mod clock;
 pub mod disk;
 mod find;
 mod load;
@@ -39,7 +38,7 @@ mod store;
 mod tensors;
 mod writer;
 
-pub use find::{Found, Refusal, Resume, find};
+pub use find::{Found, Refusal, Resume, find, last_step};
 pub use lock::RunLock;
 pub use prune::{Keep, Swept, retire_newer, set_aside, sweep};
 pub use snapshot::{Bits, Group, Snapshot};

@@ -1,7 +1,7 @@
 //! Names inside `checkpoints/`: what is a checkpoint, what is a left-over, and whose.
 
+use crate::util::processes::is_alive;
 use crate::util::whereabouts;
-use rustix::process::{Pid, test_kill_process};
 
 /// Name of the file that names the checkpoint last written.
 pub(super) const LATEST: &str = "latest";
@@ -35,16 +35,6 @@ pub(super) fn is_orphan(name: &str) -> bool {
     let Some((rest, pid)) = name.rsplit_once('-') else { return false };
     let Ok(pid) = pid.parse::<u32>() else { return false };
     rest.ends_with(&format!("-{}", own_host())) && (pid == std::process::id() || !is_alive(pid))
-}
-
-/// Whether a process of this number runs on this host. A number is given again after some time, so
-/// `true` may be about another process.
-pub(super) fn is_alive(pid: u32) -> bool {
-    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        None => false,
-        // Not being allowed to signal it means that it is there.
-        Some(pid) => test_kill_process(pid) != Err(rustix::io::Errno::SRCH),
-    }
 }
 
 /// This host's name as part of a file name.

@@ -3,9 +3,13 @@
 use crate::collective::Group;
 use crate::comm::{self, launcher};
 use crate::error::Error;
+use crate::train::postmortem;
 use crate::util::whereabouts;
 use std::io::Write;
 use std::time::Duration;
+
+/// So long a rank that fails may take over its report and its end, whatever hangs: a disk, MPI.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Prints one line to standard error, with one write, so that ranks do not mix their words.
 pub fn tell(text: &str) {
@@ -42,7 +46,9 @@ pub fn leave_with(code: u8, mut group: Group) -> u8 {
 
 /// Ends the whole job because of an error that only this rank knows of.
 pub fn abort(error: &Error) -> ! {
-    tell(&format!("error: {}: {error}", whereabouts::describe()));
+    comm::end_within(LIMIT, error.exit_code());
+    let more = postmortem::examine(error);
+    tell(&format!("error: {}: {error}{more}", whereabouts::describe()));
     if matches!(error, Error::PeerLost(_)) {
         // The other survivors are about to say the same of the same culprit: let them.
         std::thread::sleep(Duration::from_millis(300));
@@ -73,9 +79,11 @@ pub fn install_panic_hook() {
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".to_owned());
         let place = info.location().map_or(String::new(), |at| format!(" at {at}"));
+        comm::end_within(LIMIT, 70);
+        let more = postmortem::examine_panic(&format!("{words}{place}"));
         tell(&format!(
             "panic: {}: {words}{place}. This is a bug in annulus or a library it uses; please \
-             report it with this line",
+             report it with this line{more}",
             whereabouts::describe()
         ));
         comm::abort(70);

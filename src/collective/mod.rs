@@ -38,6 +38,7 @@ pub use element::{Element, Op};
 
 use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer};
 use crate::error::{Error, Result};
+use crate::util::whereabouts;
 use circle::Circle;
 use header::{Header, Kind};
 use node::Node;
@@ -198,6 +199,7 @@ impl Group {
     fn next_header(&mut self, kind: Kind, dtype: u8, op: u8, len: usize, root: u64) -> Header {
         self.collectives += 1 + u64::from(std::mem::take(&mut self.skip_next));
         self.peer.announce(self.collectives);
+        whereabouts::at_collective(self.collectives);
         Header::new(self.collectives, kind, dtype, op, len, root)
     }
 

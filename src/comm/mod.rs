@@ -6,7 +6,7 @@
 
 pub mod launcher;
 mod mpi;
-mod roll_call;
+pub mod roll_call;
 pub mod threads;
 
 pub use mpi::library_version;
@@ -146,4 +146,10 @@ pub fn connect() -> Result<Box<dyn Peer>> {
 /// Ends the whole job at once with this exit code: the other ranks, too. Callable from any thread.
 pub fn abort(code: u8) -> ! {
     mpi::abort(code)
+}
+
+/// Ends this process with `code` when so much time is over, whatever it then does. To be called before
+/// anything on the way to [`abort`] that could hang.
+pub fn end_within(limit: Duration, code: u8) {
+    mpi::end_within(limit, code);
 }

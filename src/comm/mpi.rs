@@ -10,10 +10,10 @@
 
 mod raw;
 
-use super::roll_call::{Standing, verdict};
+use super::roll_call::{self, RollCall};
 use super::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer, Reducible};
 use crate::error::{Error, Result};
-use crate::util::whereabouts;
+use crate::util::whereabouts::{self, Place};
 use mpi::environment::Universe;
 use mpi::topology::Communicator;
 use mpi::traits::AsRaw;
@@ -23,7 +23,7 @@ use raw::{
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-pub use raw::{abort, library_version};
+pub use raw::{abort, end_within, library_version};
 
 /// Segments of one message that are on their way at once.
 const IN_FLIGHT: usize = 2;
@@ -31,6 +31,8 @@ const IN_FLIGHT: usize = 2;
 const SPINS: u32 = 512;
 /// How long a roll call waits for answers. A rank that waits answers within milliseconds.
 const ROLL_CALL: Duration = Duration::from_millis(500);
+/// How long a rank that others have given up on waits for its end: launchers take up to 1 s.
+const GIVEN_UP: Duration = Duration::from_secs(2);
 
 const TAG_DATA: i32 = 1;
 const TAG_CALL: i32 = 2;
@@ -166,35 +168,40 @@ impl MpiPeer {
         if !wait.spins.is_multiple_of(SPINS) {
             return Ok(());
         }
-        self.answer_roll_calls()?;
+        let called = self.answer_roll_calls()?;
         let waited = wait.since.elapsed();
-        if waited < self.deadline {
+        if waited < self.deadline && called.is_none() {
             return Ok(());
         }
-        let answers = self.call_the_roll()?;
-        Err(Error::PeerLost(format!(
-            "nothing from {} for {:.1} s in collective {}: {}",
-            self.names[whom],
-            waited.as_secs_f64(),
-            self.collective,
-            verdict(&answers, self.rank, &self.names),
-        )))
+        // Whoever calls has given up, so this rank's wait is vain as well.
+        let (me, answers, names) = (self.rank, self.call_the_roll()?, self.names.clone());
+        if let Some(gone) = called.filter(|&r| waited < self.deadline && answers[r].is_none()) {
+            // That rank has named this one and is ending the job: this one has the word only if it is
+            // still here when all is over.
+            std::thread::sleep(GIVEN_UP);
+            return Err(Error::PeerLost(roll_call::too_late(&names[gone])));
+        }
+        let call = RollCall { me, whom, waited, answers, names }.keep();
+        Err(Error::PeerLost(call.verdict()))
     }
 
-    fn standing(&self) -> Standing {
-        Standing { collective: self.collective, step: whereabouts::step() }
+    fn standing(&self) -> Place {
+        Place { collective: self.collective, ..whereabouts::place() }
     }
 
-    fn answer_roll_calls(&self) -> Result<()> {
+    /// Tells whoever asks where this rank stands; gives who did.
+    fn answer_roll_calls(&self) -> Result<Option<usize>> {
+        let mut called = None;
         while let Some(caller) = probe(self.control, TAG_CALL)? {
             take_now(self.control, caller, TAG_CALL, &mut [])?;
-            send_eagerly(self.control, caller, TAG_HERE, &self.standing().to_bytes())?;
+            send_eagerly(self.control, caller, TAG_HERE, &roll_call::to_bytes(self.standing()))?;
+            called = Some(caller);
         }
-        Ok(())
+        Ok(called)
     }
 
     /// Asks all other ranks where they stand; `None` for those that do not answer in time.
-    fn call_the_roll(&self) -> Result<Vec<Option<Standing>>> {
+    fn call_the_roll(&self) -> Result<Vec<Option<Place>>> {
         let mut answers = vec![None; self.size];
         answers[self.rank] = Some(self.standing());
         for rank in (0..self.size).filter(|&r| r != self.rank) {
@@ -204,9 +211,9 @@ impl MpiPeer {
         while start.elapsed() < ROLL_CALL && answers.contains(&None) {
             self.answer_roll_calls()?;
             while let Some(rank) = probe(self.control, TAG_HERE)? {
-                let mut bytes = [0; 16];
+                let mut bytes = [0; roll_call::BYTES];
                 take_now(self.control, rank, TAG_HERE, &mut bytes)?;
-                answers[rank] = Some(Standing::from_bytes(bytes));
+                answers[rank] = Some(roll_call::from_bytes(bytes));
             }
             std::thread::yield_now();
         }

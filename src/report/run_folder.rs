@@ -4,7 +4,7 @@
 
 use super::lines::Lines;
 use super::metrics::Record;
-use super::status::{State, Status};
+use super::status::{self, STATUS, State, Status};
 use crate::error::{Error, Result};
 use crate::util::files;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl RunFolder {
         }
         files::write_whole(&path.join("card.json"), card_json.as_bytes())?;
         let status = Status::running(world_size);
-        status.write(&path.join("status.json"))?;
+        status.write(&path.join(STATUS))?;
         Ok(RunFolder { path: path.to_owned(), metrics, status })
     }
 
@@ -84,16 +84,20 @@ impl RunFolder {
         self.status.step = step;
         self.status.params_hash = hashes.first().cloned();
         self.status.params_hashes = hashes;
-        self.status.write(&self.path.join("status.json"))
+        self.status.write(&self.path.join(STATUS))
     }
 
     /// Leaves a word on why the run ended before its time, as well as it can.
     pub fn fail(&mut self, step: u64, state: State, error: &Error) {
+        // The other ranks have called this run failed because this one was away: their word stands.
+        if status::is_failed(&self.path) {
+            return;
+        }
         self.status.state = state;
         self.status.exit_code = Some(error.exit_code());
         self.status.reason = Some(error.to_string());
         self.status.step = step;
         // The error itself is on its way to the user; a second one about this file would hide it.
-        let _ = self.status.write(&self.path.join("status.json"));
+        let _ = self.status.write(&self.path.join(STATUS));
     }
 }

@@ -6,6 +6,7 @@ use crate::config::{Fault, FaultKind};
 use crate::error::{Error, Result};
 use crate::nn::ParamSet;
 use rustix::process::{Signal, getpid, kill_process};
+use std::time::Duration;
 
 /// The variable that must be 1.
 pub const ALLOW: &str = "ANNULUS_ALLOW_FAULTS";
@@ -36,7 +37,11 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
             FaultKind::Error => {
                 return Err(Error::Io("an error ordered by the card's faults".to_owned()));
             }
-            FaultKind::Stop => signal(Signal::STOP)?,
+            FaultKind::Stop => {
+                signal(Signal::STOP)?;
+                // The signal may reach another thread first: stay here until it reaches this one.
+                std::thread::sleep(Duration::from_millis(100));
+            }
             FaultKind::Kill => signal(Signal::KILL)?,
             FaultKind::Exit => std::process::exit(0),
             FaultKind::Skip => group.skip_next_collective(),

@@ -16,6 +16,7 @@ mod leaves;
 mod ledger;
 mod overlap;
 mod plan;
+pub mod postmortem;
 pub mod reduce;
 mod replica;
 mod reporter;
@@ -29,6 +30,7 @@ mod story;
 pub mod strategy;
 mod tally;
 mod threads;
+mod vitals;
 mod wishes;
 
 pub use device::Choice as Device;
@@ -73,11 +75,13 @@ pub fn run(
     let mut reporter = Reporter::open(&job, out, &start, group)?;
     // The run folder is ours until the status is written.
     let _lock = start.lock.take();
+    let vitals = vitals::Vitals::start(out, &reporter, group)?;
     let from = start.from.take();
     let outcome = job
         .probe(group)
         .and_then(|()| Run::new(&mut job, &mut reporter, from, group)?.train(group))
         .and_then(|()| conclude(&mut job, &mut reporter, group));
+    vitals.end(&outcome);
     outcome.inspect_err(|error| reporter.fail(error))
 }
 

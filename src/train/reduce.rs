@@ -14,7 +14,7 @@ use super::wishes::Votes;
 use crate::collective::{Group, Op, chunks::chunk};
 use crate::error::{Error, Result};
 use crate::nn::{GradBuckets, ParamSet, Ready, sum_of_squares};
-use crate::util::whereabouts::{Phase, enter};
+use crate::util::whereabouts::{Phase, at_bucket, enter};
 use std::time::{Duration, Instant};
 
 /// The gradients' buckets hold the sums over all ranks; here are the numbers that came with them.
@@ -109,6 +109,7 @@ impl Drop for AbandonOnPanic<'_> {
 /// a part of its own, so that the norm costs no rank a pass over everything.
 fn reduce_bucket(grads: &GradBuckets, k: usize, group: &mut Group) -> Result<f64> {
     grads.with_bucket(k, |bucket| {
+        at_bucket(Some(k));
         group.all_reduce(bucket, Op::Sum)?;
         let own = chunk(bucket.len(), group.size(), group.rank());
         Ok(sum_of_squares(&bucket[own]))
@@ -122,6 +123,7 @@ fn conclude(
     group: &mut Group,
     start: Instant,
 ) -> Result<Reduced> {
+    at_bucket(None);
     let mut sums = [tally.loss, tally.correct, tally.count, squares, a, b, c, d];
     group.all_reduce(&mut sums, Op::Sum)?;
     let [loss, correct, count, squares, a, b, c, d] = sums;

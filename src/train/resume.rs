@@ -12,6 +12,7 @@ use crate::collective::Group;
 use crate::config::{Card, results};
 use crate::error::{Error, Result};
 use crate::optim::State;
+use crate::report::status;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -93,6 +94,7 @@ fn look(job: &Job, out: &Path, resume: &Resume) -> Result<(RunLock, Vec<String>,
     })?;
     let lock = RunLock::acquire(out)?;
     let mut news: Vec<String> = lock.warning().map(str::to_owned).into_iter().collect();
+    news.extend(status::close_dead(out, lock.is_exclusive()));
     let dir = out.join(CHECKPOINTS);
     news.extend(checkpoint::sweep(&dir, lock.is_exclusive()).warnings);
     if *resume == Resume::Never

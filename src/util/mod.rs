@@ -2,9 +2,12 @@
 
 pub mod aligned;
 pub mod bits_hash;
+pub mod clock;
 pub mod files;
+pub mod flight;
 pub mod human;
 pub mod malloc;
+pub mod processes;
 pub mod processor;
 pub mod restart;
 pub mod rng;

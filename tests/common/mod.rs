@@ -277,7 +277,8 @@ pub fn status(run: &Path) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(run.join("status.json")).unwrap()).unwrap()
 }
 
-/// Everything of a run's lines that is neither a time nor about its ranks, with floats as written: shortest exact digits.
+/// Everything of a run's lines that is neither a time nor about its ranks, with floats as written:
+/// shortest exact digits.
 pub fn story(run: &Path) -> Vec<String> {
     let other =
         ["samples_per_s", "comm_share", "input_share", "seconds", "bytes_sent", "world_size"];
@@ -295,4 +296,13 @@ pub fn hash(run: &Path) -> serde_json::Value {
     let status = status(run);
     assert_eq!(status["state"], "completed", "{status}");
     status["params_hash"].clone()
+}
+
+/// Waits until `done` says so; what never comes fails the test.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

@@ -187,6 +187,17 @@ pub fn library_version() -> String {
         .unwrap_or_else(|| "an MPI library that does not tell its name".to_owned())
 }
 
+/// See [`crate::comm::end_within`].
+pub fn end_within(limit: Duration, code: u8) {
+    let end = move || {
+        std::thread::sleep(limit);
+        // SAFETY: ends the process without running anything else, which is the purpose.
+        unsafe { libc::_exit(i32::from(code)) }
+    };
+    // Without a thread there is no second way out; the first one is still there.
+    let _ = std::thread::Builder::new().spawn(end);
+}
+
 /// See [`crate::comm::abort`].
 pub fn abort(code: u8) -> ! {
     let (mut up, mut down) = (0, 0);
@@ -197,11 +208,7 @@ pub fn abort(code: u8) -> ! {
     }
     if up != 0 && down == 0 {
         // MPI_Abort may itself hang, on a host that is out of reach: leave all the same.
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(1500));
-            // SAFETY: ends the process without running anything else, which is the purpose.
-            unsafe { libc::_exit(i32::from(code)) }
-        });
+        end_within(Duration::from_millis(1500), code);
         // MPICH's launcher throws away what it has not yet forwarded of a rank's last words when a
         // rank aborts (2 of 40 messages were lost without this pause).
         std::thread::sleep(LAST_WORDS);

@@ -1,0 +1,82 @@
+//! What has become of another process of this host.
+
+use rustix::process::{Pid, test_kill_process};
+
+/// The state of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It runs, or sleeps and can run.
+    Alive,
+    /// It was stopped (SIGSTOP, a debugger).
+    Stopped,
+    /// There is none of this number, or only its remains.
+    Gone,
+}
+
+impl State {
+    /// In words, for messages.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            State::Alive => "the process is alive",
+            State::Stopped => "the process is stopped (SIGSTOP or a debugger)",
+            State::Gone => "the process is gone",
+        }
+    }
+}
+
+/// Whether a process of this number runs on this host. A number is given again after some time, so
+/// `true` may be about another process.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        None => false,
+        // Not being allowed to signal it means that it is there.
+        Some(pid) => test_kill_process(pid) != Err(rustix::io::Errno::SRCH),
+    }
+}
+
+/// The state of process `pid` of this host, as Linux tells it.
+#[must_use]
+pub fn state(pid: u32) -> State {
+    if !is_alive(pid) {
+        return State::Gone;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The letter stands after the name, which is in brackets and may hold brackets itself.
+    match stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next()) {
+        Some('T' | 't') => State::Stopped,
+        Some('Z' | 'X') => State::Gone,
+        _ => State::Alive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_process_is_alive_then_stopped_then_gone() {
+        assert_eq!(state(std::process::id()), State::Alive);
+        assert_eq!(state(4_000_000_000), State::Gone);
+        let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+        let signal = |name: &str| {
+            let pid = child.id().to_string();
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        };
+        let until = |wanted: State| {
+            let start = Instant::now();
+            while state(child.id()) != wanted {
+                assert!(start.elapsed() < Duration::from_secs(5), "never {wanted:?}");
+                std::thread::yield_now();
+            }
+        };
+        signal("-STOP");
+        until(State::Stopped);
+        signal("-KILL");
+        until(State::Gone);
+        child.wait().unwrap();
+    }
+}
