@@ -164,6 +164,17 @@ impl GradBuckets {
         f(&mut self.lock(k))
     }
 
+    /// Takes the memory of bucket `k` and gives it `other`, of the same length and zero between the
+    /// slots, in its place: a gradient is kept without a copy.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn swap_bucket(&self, k: usize, other: &mut FlatBuf) {
+        let mut bucket = self.lock(k);
+        assert_eq!(bucket.len(), other.len(), "a bucket keeps its length");
+        std::mem::swap(&mut *bucket, other);
+    }
+
     fn lock(&self, k: usize) -> MutexGuard<'_, FlatBuf> {
         // A panic while a slot was written ends the job anyway; the floats are never invalid.
         self.buckets[k].lock().unwrap_or_else(PoisonError::into_inner)

@@ -88,7 +88,7 @@ impl Leaves {
                 .collect::<Result<Sums>>()?,
         };
         for (k, sum) in sums.iter_mut().enumerate() {
-            grads.with_bucket(k, |bucket| sum.copy_from_slice(bucket));
+            grads.swap_bucket(k, sum);
         }
         self.join(node, sums);
         Ok(())
