@@ -5,6 +5,7 @@
 mod common;
 
 use common::{BOTH, Ended, Job, Mpi, card, metrics, status, under};
+use serde_json::Value;
 use std::path::Path;
 use tempfile::tempdir;
 
@@ -207,4 +208,79 @@ fn the_losses_that_a_spike_is_measured_by_survive_a_resume() {
     let said = with_spike(Mpi::Open, &broken, "skip").succeed().stdout;
     assert!(said.contains("resumed from") && said.contains("step 30 is skipped"), "{said}");
     assert_eq!(status(&whole)["params_hash"], status(&broken)["params_hash"]);
+}
+
+/// The hashes of all tensors after each step, from the ledger.
+fn hashes(out: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(out.join("ledger.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| !line["hashes"].is_null()).map(|line| line["hashes"].clone()).collect()
+}
+
+#[test]
+fn a_rewind_goes_back_to_the_last_checkpoint_and_its_batches_leave_no_trace() {
+    for mpi in BOTH {
+        let folder = tempdir().unwrap();
+        let out = folder.path().join("run");
+        let said = with_spike(mpi, &out, "rewind").set("ledger.hashes_every=1").succeed().stdout;
+        let expected = "back to the state after step 28: steps 29 to 30 leave no trace";
+        assert!(said.contains(expected), "{said}");
+        // Parameters and moments, and only there.
+        let after = hashes(&out);
+        assert_eq!(after.len(), 40);
+        assert_eq!(after[30 - 1], after[28 - 1]);
+        assert!(after[29 - 1] != after[28 - 1] && after[31 - 1] != after[28 - 1]);
+        // The list of steps left out is in the checkpoints that follow.
+        let state = std::fs::read_to_string(out.join("checkpoints/step-00000040/state.json"));
+        let state: Value = serde_json::from_str(&state.unwrap()).unwrap();
+        assert_eq!(state["state"]["guards"]["passed_over"], serde_json::json!([[29, 30]]));
+        assert!(metrics(&out, "skip")[0]["why"].as_str().unwrap().contains(expected));
+    }
+}
+
+#[test]
+fn a_run_that_leaves_between_checkpoint_and_spike_rewinds_as_if_it_had_stayed() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let job = |out: &Path| {
+        let faults = format!("faults=[{}]", fault(1, 8, "spike"));
+        with_spike(Mpi::Open, out, "rewind").set(faults)
+    };
+    let said = job(&whole).succeed().stdout;
+    assert!(said.contains("back to the state after step 0: steps 1 to 8 leave no trace"), "{said}");
+    // Told to leave after its first step, where no rule asks for a checkpoint.
+    std::fs::create_dir_all(&broken).unwrap();
+    std::fs::write(broken.join("STOP"), "").unwrap();
+    assert_eq!(job(&broken).run().code, 75);
+    let said = job(&broken).succeed().stdout;
+    assert!(said.contains("(step 1, ") && said.contains("steps 1 to 8 leave no trace"), "{said}");
+    assert_eq!(status(&whole)["params_hash"], status(&broken)["params_hash"]);
+}
+
+#[test]
+fn checkpoints_written_after_the_replicas_parted_are_set_aside_and_the_one_before_is_kept() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let job = |out: &Path, faults: &str| {
+        with_faults(Mpi::Open, 3, out, faults)
+            .set("guards.replicas_every=10")
+            .set("checkpoint.every_steps=2")
+            .set("checkpoint.every_epochs=0")
+            .set("checkpoint.keep_last=1")
+            .set("checkpoint.keep_best=false")
+    };
+    job(&whole, "[]").succeed();
+    // Rank 0 writes checkpoints: those of steps 14 to 18 hold the flipped bit.
+    let ended = job(&broken, "[{\"rank\":0,\"step\":13,\"kind\":\"flip\"}]").run();
+    expect_code(Mpi::Open, &ended, &broken, 76);
+    assert!(ended.stdout.contains("warning: set aside, they may hold what is wrong"), "{ended:?}");
+    let said = job(&broken, "[]").succeed().stdout;
+    assert!(said.contains("(step 10, "), "{said}");
+    assert_eq!(status(&whole)["params_hash"], status(&broken)["params_hash"]);
+    // Of another rank than 0 they are sound, and the newest is gone on from.
+    let other = folder.path().join("other");
+    let ended = job(&other, "[{\"rank\":2,\"step\":13,\"kind\":\"flip\"}]").run();
+    expect_code(Mpi::Open, &ended, &other, 76);
+    let said = job(&other, "[]").succeed().stdout;
+    assert!(said.contains("(step 18, "), "{said}");
 }

@@ -35,9 +35,10 @@ struct Candidate {
 }
 
 impl Store {
-    /// Removes what is not kept, the oldest first. Gives the steps removed and what went wrong:
+    /// Removes what is not kept, the oldest first; the newest one of step `proven` or before is kept as
+    /// well. Gives the steps removed and what went wrong:
     /// a checkpoint too many is no reason to stop a run.
-    pub(super) fn prune(&self, written: u64) -> (Vec<u64>, Vec<String>) {
+    pub(super) fn prune(&self, written: u64, proven: u64) -> (Vec<u64>, Vec<String>) {
         let (mut removed, mut warnings) = (Vec::new(), Vec::new());
         let steps = match find::steps(&self.dir) {
             Ok(steps) => steps,
@@ -51,8 +52,9 @@ impl Store {
         };
         let candidates: Vec<Candidate> = steps.into_iter().map(look).collect();
         let latest = fs::read_to_string(self.dir.join(names::LATEST)).unwrap_or_default();
-        let protected = [Some(written), names::step_of(latest.trim_end())];
-        for step in doomed(&candidates, self.keep, protected) {
+        let proven = candidates.iter().find(|c| c.sound && c.step <= proven).map(|c| c.step);
+        let protected = [Some(written), names::step_of(latest.trim_end()), proven];
+        for step in doomed(&candidates, self.keep, &protected) {
             match self.remove(step) {
                 Ok(()) => removed.push(step),
                 Err(e) => warnings.push(format!(
@@ -76,7 +78,7 @@ impl Store {
 
 /// The steps to remove, oldest first. `all` is newest first. A damaged checkpoint counts for nothing;
 /// it goes once it is older than all that are kept as the newest, and stays for inspection before.
-fn doomed(all: &[Candidate], keep: Keep, protected: [Option<u64>; 2]) -> Vec<u64> {
+fn doomed(all: &[Candidate], keep: Keep, protected: &[Option<u64>]) -> Vec<u64> {
     let sound = || all.iter().filter(|c| c.sound);
     let last: Vec<u64> = sound().take(keep.last.max(1)).map(|c| c.step).collect();
     let mut best: Option<(f64, u64)> = None;
@@ -214,11 +216,11 @@ mod tests {
             candidate(1, true, Some(0.9)),
         ];
         let keep = |last, best| Keep { last, best };
-        assert_eq!(doomed(&all, keep(2, true), [Some(6), None]), [2, 3]);
-        assert_eq!(doomed(&all, keep(2, false), [Some(6), None]), [1, 2, 3]);
-        assert_eq!(doomed(&all, keep(0, false), [Some(6), Some(3)]), [1, 2, 4, 5]);
-        assert!(doomed(&all, keep(9, false), [Some(6), None]).is_empty());
-        assert!(doomed(&all[1..2], keep(1, true), [None, None]).is_empty());
+        assert_eq!(doomed(&all, keep(2, true), &[Some(6), None]), [2, 3]);
+        assert_eq!(doomed(&all, keep(2, false), &[Some(6), None]), [1, 2, 3]);
+        assert_eq!(doomed(&all, keep(0, false), &[Some(6), Some(3)]), [1, 2, 4, 5]);
+        assert!(doomed(&all, keep(9, false), &[Some(6), None]).is_empty());
+        assert!(doomed(&all[1..2], keep(1, true), &[None, None]).is_empty());
     }
 
     proptest! {
@@ -236,7 +238,7 @@ mod tests {
                 .collect();
             all.reverse();
             let written = all[0].step;
-            let gone = doomed(&all, Keep { last, best }, [Some(written), Some(latest)]);
+            let gone = doomed(&all, Keep { last, best }, &[Some(written), Some(latest)]);
             prop_assert!(!gone.contains(&written) && !gone.contains(&latest));
             prop_assert!(gone.is_sorted());
             let sound: Vec<_> = all.iter().filter(|c| c.sound).collect();

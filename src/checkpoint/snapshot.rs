@@ -2,6 +2,7 @@
 
 use super::model_file::{self, Named};
 use crate::error::Result;
+use crate::util::files::Growing;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::path::Path;
@@ -21,6 +22,9 @@ pub struct Snapshot {
     pub metrics_bytes: u64,
     /// Number of ranks that made it.
     pub world_size: u64,
+    /// The replicas of all ranks were last found the same after so many steps. The newest checkpoint of
+    /// that step or before is kept: it is the one to go back to should they turn out to differ.
+    pub proven: u64,
     /// How good it is, larger is better, so that pruning keeps the best; `None` before the first
     /// evaluation. NaN counts as `None`.
     pub score: Option<f64>,
@@ -31,6 +35,8 @@ pub struct Snapshot {
     pub card: String,
     /// Tensors in named groups: `model`, `optimizer`, `best`, …
     pub groups: Vec<Group>,
+    /// Files beside it that must be on the disk before it counts: the metrics that it belongs to.
+    pub companions: Vec<Growing>,
 }
 
 /// Tensors that lie in one file.

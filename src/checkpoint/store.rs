@@ -102,6 +102,9 @@ impl Store {
     /// snapshot that could not be read back.
     pub fn save(&self, snapshot: &Snapshot) -> Result<Saved> {
         let began = Instant::now();
+        for companion in &snapshot.companions {
+            companion.sync()?;
+        }
         let parts = lay_out(snapshot).map_err(|why| {
             Error::Internal(format!(
                 "the snapshot of step {} cannot be saved: {why}",
@@ -121,7 +124,7 @@ impl Store {
             let _ = remove_tree(&*self.disk, &temporary);
             return Err(explain(snapshot.step, &failure));
         }
-        let (removed, warnings) = self.prune(snapshot.step);
+        let (removed, warnings) = self.prune(snapshot.step, snapshot.proven);
         Ok(Saved { step: snapshot.step, path, bytes, took: began.elapsed(), removed, warnings })
     }
 

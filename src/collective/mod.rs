@@ -36,7 +36,7 @@ pub use crate::config::{Algorithm, Wire};
 pub use canonical::Leaves;
 pub use element::{Element, Op};
 
-use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Peer};
+use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Patience, Peer};
 use crate::error::{Error, Result};
 use crate::util::whereabouts;
 use circle::Circle;
@@ -169,6 +169,17 @@ impl Group {
         }
         self.tuning = Tuning { segment, ..tuning };
         Ok(())
+    }
+
+    /// Sets how long a rank waits for another from now on. Equal on all ranks.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.tuning.deadline = deadline;
+        self.peer.configure(deadline, self.tuning.segment);
+    }
+
+    /// Sets what is asked when a wait passes the deadline.
+    pub fn be_patient(&mut self, patience: Option<Patience>) {
+        self.peer.be_patient(patience);
     }
 
     /// Lets this rank skip its next collective: a rehearsal of the bug that hangs other trainers.

@@ -21,6 +21,10 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// ranks of one host 512 KiB–1 MiB with two in flight was fastest (64 KiB: a handshake each).
 pub const DEFAULT_SEGMENT: usize = 512 << 10;
 
+/// Asked when a wait has passed its deadline, and each second from then on, with the time waited so
+/// far: whether to wait on.
+pub type Patience = Box<dyn Fn(Duration) -> bool + Send>;
+
 /// One rank's connection to all others.
 ///
 /// Every call blocks until its bytes have moved, and every wait ends at the deadline with an error
@@ -94,6 +98,9 @@ pub trait Peer: Send {
 
     /// Sets how long a wait may last and into how many bytes messages are cut; equal on all ranks.
     fn configure(&mut self, deadline: Duration, segment: usize);
+
+    /// Sets what decides whether to wait on after the deadline; without it no wait is longer.
+    fn be_patient(&mut self, _patience: Option<Patience>) {}
 
     /// Tells how to call each rank in messages (`rank 1 (node16, pid 4242)`), and whether ranks
     /// share cores, so that a waiting rank should give way rather than spin.

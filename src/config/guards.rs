@@ -66,6 +66,10 @@ pub enum SpikeAction {
     Warn,
     /// All ranks leave the update out and go on with the next step.
     Skip,
+    /// All ranks take parameters and optimizer back to the last step at which `checkpoint.every_steps` or
+    /// `every_epochs` asks for a checkpoint, and go on with the next step: the batches since then leave
+    /// no trace.
+    Rewind,
 }
 
 /// The ledger: `ledger.jsonl` in the run folder, for `annulus diff`.

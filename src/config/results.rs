@@ -1,6 +1,6 @@
 //! Which fields of a card decide the results of a run: those that a resumed run may not change.
 
-use super::{Card, ScheduleKind};
+use super::{Card, ScheduleKind, SpikeAction};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ const FREE: [&str; 12] = [
 ];
 /// Fields of `train` that are free for the same reason.
 const FREE_IN_TRAIN: [&str; 2] = ["train.probe", "train.eval_batch"];
+/// Where a run goes back to after a spike: free where the card does not rewind.
+const REWIND: [&str; 2] = ["checkpoint.every_steps", "checkpoint.every_epochs"];
 /// The length of the run: free unless the learning rate of each step follows from it.
 const LENGTH: [&str; 2] = ["train.epochs", "train.max_steps"];
 
@@ -33,6 +35,9 @@ pub fn decides(card: &Card, path: &str) -> bool {
     };
     if LENGTH.contains(&path) {
         return card.schedule.kind == ScheduleKind::Cosine;
+    }
+    if REWIND.contains(&path) {
+        return card.guards.spike.as_ref().is_some_and(|s| s.action == SpikeAction::Rewind);
     }
     !FREE.iter().chain(&FREE_IN_TRAIN).any(inside)
 }

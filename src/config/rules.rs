@@ -1,7 +1,7 @@
 //! What one field of a card demands of another. Types and bounds of single fields stand in the
 //! schema (attributes beside the fields).
 
-use super::{Algorithm, Card, ModelKind, OptimizerKind, Problem, ScheduleKind, Wire};
+use super::{Algorithm, Card, ModelKind, OptimizerKind, Problem, ScheduleKind, SpikeAction, Wire};
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
 pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
@@ -116,6 +116,14 @@ fn reproducible_mode(card: &Card, rules: &mut Rules) {
 }
 
 fn values_that_clash(card: &Card, rules: &mut Rules) {
+    let rewinds = card.guards.spike.as_ref().is_some_and(|s| s.action == SpikeAction::Rewind);
+    let checkpoint = &card.checkpoint;
+    rules.refuse_if(
+        rewinds && checkpoint.every_steps.is_none() && checkpoint.every_epochs == 0,
+        &["guards.spike.action", "checkpoint.every_steps", "checkpoint.every_epochs"],
+        "`rewind` goes back to checkpoints by steps or epochs; give checkpoint.every_steps or \
+         checkpoint.every_epochs",
+    );
     let o = &card.optimizer;
     if let Some([a, b]) = o.betas {
         rules.refuse_if(

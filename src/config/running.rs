@@ -16,9 +16,12 @@ pub struct Comm {
     /// Reduce gradients while the backward pass goes on. `auto` takes the first steps both ways and
     /// keeps the faster; the results are the same.
     pub overlap: Overlap,
-    /// Seconds that a rank waits for another before it gives up and names it.
+    /// Seconds that a rank waits for another before it gives up and names it. When left out: 60 until
+    /// 20 steps are done, then 20 times the median step, at least 10, and up to 60 for a rank that saves or
+    /// evaluates; always 60 where a rank does not see the run folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 10_000_000), extend("exclusiveMinimum" = 0))]
-    pub deadline_s: f64,
+    pub deadline_s: Option<f64>,
     /// Gradients are reduced in buckets of about this many megabytes.
     #[schemars(range(max = 65536), extend("exclusiveMinimum" = 0))]
     pub bucket_mb: f64,
@@ -36,7 +39,7 @@ impl Default for Comm {
             algorithm: Algorithm::Auto,
             wire: Wire::F32,
             overlap: Overlap::Auto,
-            deadline_s: 60.0,
+            deadline_s: None,
             bucket_mb: 25.0,
             first_bucket_mb: 1.0,
             segment_kb: 512,

@@ -5,6 +5,7 @@
 //! twice a second. What cannot be written is left out: a heartbeat must not end a run.
 
 use crate::error::{Error, Result};
+use crate::util::whereabouts::Phase;
 use crate::util::{flight, whereabouts};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -92,6 +93,13 @@ impl Sign {
     #[must_use]
     pub fn progress_age_s(&self) -> f64 {
         self.beat_age_s() + self.age_s
+    }
+
+    /// Whether the rank is at something that may take longer than a step.
+    #[must_use]
+    pub fn is_at_length(&self) -> bool {
+        let long = [Phase::Startup, Phase::Evaluation, Phase::Saving];
+        long.iter().any(|phase| phase.name() == self.phase)
     }
 
     /// Whether the heart still beat a moment ago: then the process is alive and busy.

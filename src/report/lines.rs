@@ -1,15 +1,15 @@
 //! A file of JSON objects, one a line, appended as things happen: `metrics.jsonl`, `ledger.jsonl`.
 
 use crate::error::{Error, Result};
+use crate::util::files::Growing;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 /// The open file.
 pub struct Lines {
-    path: PathBuf,
-    file: File,
+    on_disk: Growing,
     bytes: u64,
 }
 
@@ -20,7 +20,7 @@ impl Lines {
     /// When it cannot be created.
     pub fn create(path: &Path) -> Result<Lines> {
         let file = File::create(path).map_err(|e| Error::writing(path, &e))?;
-        Ok(Lines { path: path.to_owned(), file, bytes: 0 })
+        Ok(Lines { on_disk: Growing::new(path, file), bytes: 0 })
     }
 
     /// Goes on with a file that an earlier part of the run wrote: cut back to its first `bytes`, which
@@ -49,16 +49,19 @@ impl Lines {
         }
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
-        Ok(Lines { path: path.to_owned(), file, bytes })
+        Ok(Lines { on_disk: Growing::new(path, file), bytes })
     }
 
-    /// Makes sure that what was written is on the disk; gives the length of the file.
-    ///
-    /// # Errors
-    /// When the disk is gone.
-    pub fn sync(&self) -> Result<u64> {
-        self.file.sync_data().map_err(|e| Error::writing(&self.path, &e))?;
-        Ok(self.bytes)
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file, for whoever must know it on the disk.
+    #[must_use]
+    pub fn on_disk(&self) -> Growing {
+        self.on_disk.clone()
     }
 
     /// Appends one line with one write.
@@ -67,10 +70,13 @@ impl Lines {
     /// When the disk is full or gone.
     pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).map_err(|e| {
-            Error::Internal(format!("cannot write a line of {}: {e}", self.path.display()))
+            Error::Internal(format!(
+                "cannot write a line of {}: {e}",
+                self.on_disk.path().display()
+            ))
         })?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|e| Error::writing(&self.path, &e))?;
+        self.on_disk.append(&line)?;
         self.bytes += line.len() as u64;
         Ok(())
     }
@@ -88,7 +94,7 @@ mod tests {
         for wrong in [4, 300] {
             assert_eq!(Lines::go_on(&path, wrong).err().unwrap().exit_code(), 65, "{wrong}");
         }
-        assert_eq!(Lines::go_on(&path, 16).unwrap().sync().unwrap(), 16);
+        assert_eq!(Lines::go_on(&path, 16).unwrap().bytes(), 16);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
     }
 }

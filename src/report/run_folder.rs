@@ -65,12 +65,10 @@ impl RunFolder {
         self.metrics.write(record)
     }
 
-    /// Makes sure that the metrics so far are on the disk; gives their length.
-    ///
-    /// # Errors
-    /// When the disk is gone.
-    pub fn sync_metrics(&self) -> Result<u64> {
-        self.metrics.sync()
+    /// The metrics so far.
+    #[must_use]
+    pub fn metrics(&self) -> &Lines {
+        &self.metrics
     }
 
     /// Writes the status that scripts wait for, with the hash of the parameters on each rank. The last act of a run that went well.

@@ -1,8 +1,10 @@
 //! What a job is, in a few lines: printed before the first step and by `--dry-run`.
 
+use super::pace::SHORTEST;
 use super::plan::Plan;
 use super::setup::Job;
 use crate::collective::Group;
+use crate::comm::DEFAULT_DEADLINE;
 use crate::config::{Algorithm, Card, Wire};
 use crate::report::console::Console;
 use crate::util::human;
@@ -15,6 +17,7 @@ pub fn heading(console: &Console, job: &Job, group: &Group) {
     console.fact("ranks", &ranks(group));
     if group.size() > 1 {
         console.fact("reduce", &reduction(card, group));
+        console.fact("deadline", &deadline(card));
     }
     let grads = job.replica.params.grads();
     console.fact(
@@ -116,6 +119,18 @@ fn reduction(card: &Card, group: &Group) -> String {
         text += &format!(", {} between hosts", wire.to_lowercase());
     }
     text
+}
+
+/// How long a rank waits for another.
+fn deadline(card: &Card) -> String {
+    match card.comm.deadline_s {
+        Some(seconds) => format!("{seconds} s"),
+        None => format!(
+            "{} s, after 20 steps 20 × their median, at least {} s",
+            DEFAULT_DEADLINE.as_secs(),
+            SHORTEST.as_secs()
+        ),
+    }
 }
 
 fn batch(card: &Card, group: &Group, plan: Plan) -> String {

@@ -15,6 +15,7 @@ mod heading;
 mod leaves;
 mod ledger;
 mod overlap;
+mod pace;
 mod plan;
 pub mod postmortem;
 pub mod reduce;
@@ -51,6 +52,7 @@ use crate::error::{Error, Result};
 use crate::report::run_folder::MODEL;
 use crate::util::whereabouts::{Phase, enter};
 use leaves::Leaves;
+use pace::Pace;
 use reporter::Reporter;
 use run::Run;
 use schedule::LearningRate;
@@ -77,9 +79,10 @@ pub fn run(
     let _lock = start.lock.take();
     let vitals = vitals::Vitals::start(out, &reporter, group)?;
     let from = start.from.take();
+    let pace = Pace::new(&job.card, vitals.of_all(out), group);
     let outcome = job
         .probe(group)
-        .and_then(|()| Run::new(&mut job, &mut reporter, from, group)?.train(group))
+        .and_then(|()| Run::new(&mut job, &mut reporter, from, pace, group)?.train(group))
         .and_then(|()| conclude(&mut job, &mut reporter, group));
     vitals.end(&outcome);
     outcome.inspect_err(|error| reporter.fail(error))

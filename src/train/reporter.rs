@@ -12,6 +12,7 @@ use crate::checkpoint::Bits;
 use crate::collective::Group;
 use crate::error::{Error, Result};
 use crate::report::console::{Console, Progress};
+use crate::report::lines::Lines;
 use crate::report::metrics::Record;
 use crate::report::run_folder::{MODEL, RunFolder};
 use crate::report::status::State;
@@ -142,12 +143,10 @@ impl Reporter {
         }
     }
 
-    /// Makes sure that the metrics are on the disk; gives their length, 0 on a rank without them.
-    ///
-    /// # Errors
-    /// When the disk is gone.
-    pub fn sync_metrics(&self) -> Result<u64> {
-        self.folder.as_ref().map_or(Ok(0), RunFolder::sync_metrics)
+    /// The metrics, on the rank that writes them.
+    #[must_use]
+    pub fn metrics(&self) -> Option<&Lines> {
+        self.folder.as_ref().map(RunFolder::metrics)
     }
 
     /// Something that does not stop the run, but that the user should know.

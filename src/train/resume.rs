@@ -3,6 +3,7 @@
 //! Rank 0 takes the folder's lock, clears left-overs away, finds the checkpoint and reads it; the
 //! other ranks get everything from rank 0, so the folder need not be on a disk that they see.
 
+use super::guards::rewind::Rewind;
 use super::saving::CHECKPOINTS;
 use super::setup::{Job, broadcast};
 use super::story::Story;
@@ -36,6 +37,8 @@ pub struct From {
     pub story: Story,
     /// Parameters of the best evaluation, where early stopping restores them.
     pub best: Option<Vec<Named>>,
+    /// The state to go back to after a loss spike, where it is not the checkpoint's own.
+    pub rewind: Option<Rewind>,
 }
 
 /// What rank 0 tells the others.
@@ -64,15 +67,15 @@ struct ToldFrom {
 pub fn open(job: &mut Job, out: &Path, resume: &Resume, group: &mut Group) -> Result<Start> {
     let mut lock = None;
     let mut optimizer_state = None;
-    let mut best = None;
+    let (mut best, mut rewind) = (None, None);
     let told = group.from_rank_0(|| {
         let (held, news, found) = look(job, out, resume)?;
         let mut told = Told { news, from: None };
         if let Some(found) = found {
             let restored = restore(job, found)?;
-            told.from = Some(restored.0);
-            optimizer_state = Some(restored.1);
-            best = restored.2;
+            told.from = Some(restored.told);
+            optimizer_state = Some(restored.optimizer);
+            (best, rewind) = (restored.best, restored.rewind);
         }
         lock = Some(held);
         serde_json::to_vec(&told).map_err(|e| Error::Internal(format!("the start as JSON: {e}")))
@@ -84,7 +87,10 @@ pub fn open(job: &mut Job, out: &Path, resume: &Resume, group: &mut Group) -> Re
     share_optimizer(job, optimizer_state, from.optimizer_step, group)?;
     let best = if from.best { Some(share_best(job, best, group)?) } else { None };
     let ToldFrom { step, metrics_bytes, story, .. } = from;
-    Ok(Start { lock, news: told.news, from: Some(From { step, metrics_bytes, story, best }) })
+    let share = |saved| Rewind::share(saved, rewind, &job.replica, group);
+    let rewind = story.rewind.as_ref().map(share).transpose()?;
+    let from = From { step, metrics_bytes, story, best, rewind };
+    Ok(Start { lock, news: told.news, from: Some(from) })
 }
 
 /// Rank 0: the lock, the left-overs, the checkpoint.
@@ -158,7 +164,13 @@ fn story_of(found: &Found) -> Result<Story> {
         .map_err(|why| Error::Data(format!("{}: state.json: {why}", found.path.display())))
 }
 
-type Restored = (ToldFrom, State, Option<Vec<Named>>);
+/// What rank 0 has read, but for what is in the replica by now.
+struct Restored {
+    told: ToldFrom,
+    optimizer: State,
+    best: Option<Vec<Named>>,
+    rewind: Option<Rewind>,
+}
 
 /// Rank 0: puts the checkpoint's tensors into the replica.
 fn restore(job: &mut Job, found: Found) -> Result<Restored> {
@@ -174,17 +186,19 @@ fn restore(job: &mut Job, found: Found) -> Result<Restored> {
         Some(_) => Some(take(&mut snapshot, "best")?),
         None => None,
     };
+    let unpack = |saved| Rewind::unpack(saved, &path, &mut snapshot, &shapes);
+    let rewind = story.rewind.as_ref().map(unpack).transpose()?;
     let moments = snapshot.take_group("optimizer").unwrap_or_default();
-    let state = optimizer::unpack(&path, &story.optimizer, moments, &shapes)?;
+    let optimizer = optimizer::unpack(&path, &story.optimizer, moments, &shapes)?;
     job.replica.restore(&model)?;
     let told = ToldFrom {
         step: snapshot.step,
         metrics_bytes: snapshot.metrics_bytes,
-        optimizer_step: state.step,
+        optimizer_step: optimizer.step,
         best: best.is_some(),
         story,
     };
-    Ok((told, state, best))
+    Ok(Restored { told, optimizer, best, rewind })
 }
 
 /// Every rank's optimizer gets the state that rank 0 read.

@@ -2,13 +2,15 @@
 
 use super::early_stopping::{Watcher, gain};
 use super::evaluate;
+use super::guards::rewind::Rewind;
 use super::guards::{Guards, State};
 use super::leaves::Leaves;
 use super::ledger::Ledger;
 use super::overlap::Overlap;
+use super::pace::Pace;
 use super::reporter::Reporter;
 use super::resume::From;
-use super::saving::Saver;
+use super::saving::{CHECKPOINTS, Saver, is_due_by_count};
 use super::schedule::LearningRate;
 use super::setup::Job;
 use super::step::{self, Settings, StepReport};
@@ -18,8 +20,10 @@ use super::wishes::{Leave, Wishes};
 use crate::checkpoint::model_file::Named;
 use crate::checkpoint::{self, Snapshot, optimizer};
 use crate::collective::Group;
+use crate::config::SpikeAction;
 use crate::data::Loader;
 use crate::error::{Error, Result};
+use crate::report::lines::Lines;
 use crate::util::whereabouts::{Phase, enter};
 
 /// A run between two steps.
@@ -28,10 +32,13 @@ pub struct Run<'a> {
     reporter: &'a mut Reporter,
     saver: Saver,
     wishes: Wishes,
+    pace: Pace,
     watcher: Option<Watcher>,
     /// In reproducible mode.
     leaves: Option<Leaves>,
     guards: Guards,
+    /// Where the run goes back to after a loss spike, if the card says so.
+    rewind: Option<Rewind>,
     ledger: Ledger,
     /// Parameters of the best evaluation, where early stopping restores them.
     best: Option<Vec<Named>>,
@@ -49,6 +56,7 @@ impl<'a> Run<'a> {
         job: &'a mut Job,
         reporter: &'a mut Reporter,
         from: Option<From>,
+        pace: Pace,
         group: &mut Group,
     ) -> Result<Run<'a>> {
         let saver = Saver::open(reporter.folder_path(), &job.card.checkpoint);
@@ -66,21 +74,29 @@ impl<'a> Run<'a> {
             reporter,
             saver,
             wishes,
+            pace,
             watcher,
             leaves,
             guards,
+            rewind: None,
             ledger,
             best,
             done,
             stopped_early,
         };
-        if let Some(From { step, story, best, .. }) = from {
+        let mut rewind = None;
+        if let Some(From { step, story, best, rewind: saved, .. }) = from {
+            rewind = saved;
             run.guards = Guards::new(&run.job.card, story.guards, step, total);
             if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
                 watched.give_to(watcher);
             }
             run.reporter.go_on(step, &story.sums);
             (run.done, run.best, run.stopped_early) = (step, best, story.stopped_early);
+        }
+        run.rewind = rewind;
+        if run.rewind.is_none() {
+            run.mark()?;
         }
         Ok(run)
     }
@@ -104,9 +120,14 @@ impl<'a> Run<'a> {
         while self.done < total && !self.stopped_early {
             let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
             self.ledger.step(self.done, &taken, self.job)?;
-            self.guards.after_step(self.done, self.job, self.reporter.folder_path(), group)?;
+            let folder = self.reporter.folder_path();
+            let looked = self.guards.after_step(self.done, self.job, folder, group);
+            looked.inspect_err(|_| self.distrust())?;
             if let Some(verdict) = overlap.see(&taken, group)? {
                 self.reporter.overlap(verdict);
+            }
+            for text in self.pace.see(&taken, group)? {
+                self.reporter.warn(&text);
             }
             let score = self.end_of_epoch(group)?;
             self.save_if_due(score, group)?;
@@ -142,7 +163,11 @@ impl<'a> Run<'a> {
             }
             self.reporter.step(self.done, &taken)?;
         } else {
-            let why = self.guards.withheld(self.done, &taken, self.job, group)?;
+            let mut why = self.guards.withheld(self.done, &taken, self.job, group)?;
+            if let Some(rewind) = self.rewind.as_ref().filter(|_| taken.is_finite()) {
+                rewind.apply(&mut self.job.replica)?;
+                why += &self.guards.went_back(rewind.step(), self.done + 1);
+            }
             self.reporter.skip(self.done, &taken, &why)?;
         }
         self.done += 1;
@@ -187,6 +212,15 @@ impl<'a> Run<'a> {
         evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group).map(Some)
     }
 
+    /// Keeps the state to go back to after a loss spike, if the card wants that.
+    fn mark(&mut self) -> Result<()> {
+        let spike = self.job.card.guards.spike.as_ref();
+        if spike.is_some_and(|spike| spike.action == SpikeAction::Rewind) {
+            self.rewind = Some(Rewind::of(&self.job.replica, self.done)?);
+        }
+        Ok(())
+    }
+
     /// Saves, on rank 0, when a rule of the card or the file `SAVE` says so.
     fn save_if_due(&mut self, score: Option<f64>, group: &mut Group) -> Result<()> {
         self.saver.look()?;
@@ -194,6 +228,9 @@ impl<'a> Run<'a> {
         let epochs = self.done.is_multiple_of(plan.steps_per_epoch);
         let epochs = epochs.then(|| self.done / plan.steps_per_epoch);
         let at_end = self.done == plan.total_steps || self.stopped_early;
+        if is_due_by_count(&self.job.card.checkpoint, self.done, epochs) {
+            self.mark()?;
+        }
         let asked = self.wishes.takes_save();
         if asked || self.saver.is_due(self.done, epochs, at_end) {
             enter(Phase::Saving);
@@ -202,6 +239,29 @@ impl<'a> Run<'a> {
         }
         self.tell_news();
         Ok(())
+    }
+
+    /// Takes checkpoints out of the row that may hold what made the replicas differ, so that no resume
+    /// goes on from them by itself.
+    fn distrust(&mut self) {
+        let (Some(step), Some(folder)) =
+            (self.guards.replicas().in_doubt_after(), self.reporter.folder_path())
+        else {
+            return;
+        };
+        // One that fails now is not there to be taken out; the error to tell is another.
+        let _ = self.saver.wait();
+        let text = match checkpoint::retire_newer(&folder.join(CHECKPOINTS), step) {
+            Ok(none) if none.is_empty() => return,
+            Ok(retired) => {
+                let names: Vec<String> = retired.iter().map(|p| p.display().to_string()).collect();
+                format!("set aside, they may hold what is wrong: {}", names.join(", "))
+            }
+            Err(error) => {
+                format!("checkpoints newer than step {step} may hold what is wrong: {error}")
+            }
+        };
+        self.reporter.warn(&text);
     }
 
     /// One checkpoint, waited for by all; then all leave together.
@@ -232,6 +292,9 @@ impl<'a> Run<'a> {
         let (job, plan) = (&*self.job, self.job.plan);
         let shapes = job.replica.shapes();
         let (about, moments) = optimizer::pack(job.replica.optimizer_state(), &shapes)?;
+        let rewind = self.rewind.as_ref().filter(|rewind| rewind.step() != self.done);
+        let rewind = rewind.map(|rewind| rewind.pack(&shapes)).transpose()?;
+        let (rewind, rewind_groups) = rewind.unzip();
         let story = Story {
             seed: job.card.seed,
             data: job.train.fingerprint(),
@@ -239,24 +302,29 @@ impl<'a> Run<'a> {
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
-            ledger_bytes: self.ledger.sync()?,
+            ledger_bytes: self.ledger.lines().map_or(0, Lines::bytes),
             guards: self.guards.state(),
+            rewind,
         };
         let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };
         let mut groups = vec![tensors("model", job.replica.snapshot()?)];
         groups.push(tensors("optimizer", moments));
+        groups.extend(rewind_groups.into_iter().flatten());
         groups.extend(self.best.iter().map(|best| tensors("best", best.clone())));
+        let files = [self.reporter.metrics(), self.ledger.lines()];
         let in_epoch = self.done % plan.steps_per_epoch;
         Ok(Snapshot {
             step: self.done,
             epoch: self.done / plan.steps_per_epoch,
             position: in_epoch * plan.sampler.global_batch,
-            metrics_bytes: self.reporter.sync_metrics()?,
+            metrics_bytes: self.reporter.metrics().map_or(0, Lines::bytes),
             world_size: group.size() as u64,
+            proven: self.guards.replicas().same_after(self.done, group.size()),
             score,
             state: story.to_value()?,
             card: job.card.to_json_pretty()?,
             groups,
+            companions: files.into_iter().flatten().map(Lines::on_disk).collect(),
         })
     }
 

@@ -46,11 +46,9 @@ impl Saver {
     pub fn is_due(&self, done: u64, epochs: Option<u64>, at_end: bool) -> bool {
         let rule = &self.rule;
         let by_time = Duration::from_secs_f64(60.0 * rule.every_minutes);
-        let by_epoch = rule.every_epochs > 0
-            && (at_end || epochs.is_some_and(|e| e.is_multiple_of(rule.every_epochs)));
         self.writes()
-            && (rule.every_steps.is_some_and(|n| done.is_multiple_of(n))
-                || by_epoch
+            && (is_due_by_count(rule, done, epochs)
+                || (rule.every_epochs > 0 && at_end)
                 || (rule.every_minutes > 0.0 && self.last.elapsed() >= by_time))
     }
 
@@ -111,6 +109,13 @@ impl Saver {
         }
         Ok(())
     }
+}
+
+/// Whether steps or epochs make a checkpoint due: the same on all ranks and in every run of a card.
+#[must_use]
+pub fn is_due_by_count(rule: &Checkpoint, done: u64, epochs: Option<u64>) -> bool {
+    rule.every_steps.is_some_and(|n| done.is_multiple_of(n))
+        || (rule.every_epochs > 0 && epochs.is_some_and(|e| e.is_multiple_of(rule.every_epochs)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::plan::Plan;
 use super::replica::{Replica, bucket_bytes};
 use crate::checkpoint::model_file;
 use crate::collective::{Group, Tuning};
+use crate::comm::DEFAULT_DEADLINE;
 use crate::config::Card;
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
@@ -40,7 +41,7 @@ impl Job {
         let json = group.together(card.to_json_pretty())?;
         group.require_equal("the card", &json)?;
         group.together(faults::check_allowed(&card.faults))?;
-        let deadline = Duration::from_secs_f64(card.comm.deadline_s);
+        let deadline = card.comm.deadline_s.map_or(DEFAULT_DEADLINE, Duration::from_secs_f64);
         group.configure(Tuning {
             deadline,
             segment: card.comm.segment_kb << 10,

@@ -53,6 +53,14 @@ pub struct StepReport {
     pub optimizer: Duration,
 }
 
+impl StepReport {
+    /// Whether loss and gradient are finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.tally.loss.is_finite() && self.grad_norm.is_finite()
+    }
+}
+
 /// How a step is to be taken.
 pub struct Settings<'a> {
     /// The job.

@@ -2,7 +2,7 @@
 //! the rest of the run and its last lines come out as if nothing had happened.
 
 use super::early_stopping::Watcher;
-use super::guards;
+use super::guards::{self, rewind};
 use super::tally::Tally;
 use crate::checkpoint::Bits;
 use crate::error::{Error, Result};
@@ -96,6 +96,9 @@ pub struct Story {
     /// What the guards know.
     #[serde(default)]
     pub guards: guards::State,
+    /// The state to go back to after a loss spike, where it is another than the checkpoint's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<rewind::Saved>,
 }
 
 impl Story {

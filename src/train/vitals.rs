@@ -8,7 +8,11 @@ use crate::report::heartbeat::{self, Heartbeat};
 use std::path::Path;
 
 /// A rank's signs of life while a run goes on; nothing where the run folder is out of sight.
-pub struct Vitals(Option<Heartbeat>);
+pub struct Vitals {
+    heart: Option<Heartbeat>,
+    /// Whether every rank writes into the folder.
+    all: bool,
+}
 
 impl Vitals {
     /// Begins to write signs of life into the run folder `out`. Ranks that do not see the folder of
@@ -40,12 +44,18 @@ impl Vitals {
                 without.join(", ")
             ));
         }
-        Ok(Vitals(heart))
+        Ok(Vitals { heart, all: without.is_empty() })
+    }
+
+    /// The folder with the signs of all ranks, if it has them.
+    #[must_use]
+    pub fn of_all<'a>(&self, out: &'a Path) -> Option<&'a Path> {
+        self.all.then_some(out)
     }
 
     /// The run ends, well or with this outcome.
     pub fn end(self, outcome: &Result<()>) {
-        if let (Some(heart), Ok(()) | Err(Error::Preempted(_))) = (self.0, outcome) {
+        if let (Some(heart), Ok(()) | Err(Error::Preempted(_))) = (self.heart, outcome) {
             heart.end_well();
         }
     }

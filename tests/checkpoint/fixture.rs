@@ -52,6 +52,7 @@ pub fn snapshot(step: u64) -> Snapshot {
         position: u64::MAX - step,
         metrics_bytes: step * 200,
         world_size: 3,
+        proven: step,
         score: Some(step as f64 / 3.0),
         state: json!({"kind": "adam", "watched": Bits(f64::NAN), "seed": u64::MAX, "third": 1.0 / 3.0}),
         card: format!("{{\"seed\": {step}}}\n"),
@@ -60,6 +61,7 @@ pub fn snapshot(step: u64) -> Snapshot {
             group("model", model),
             group("optimizer", optimizer),
         ],
+        companions: Vec::new(),
     }
 }
 

@@ -165,7 +165,22 @@ pub struct Running {
 
 impl Running {
     /// Waits for its end; a job that does not end is killed and fails the test.
-    pub fn end(mut self) -> Ended {
+    pub fn end(self) -> Ended {
+        self.end_while(|| std::thread::sleep(Duration::from_millis(5)))
+    }
+
+    /// Until its end, stops and continues the last of its ranks, `pause` each.
+    pub fn stutter(self, pause: Duration) -> Ended {
+        self.end_while(|| {
+            let last = ranks().last().copied();
+            for signal in ["STOP", "CONT"] {
+                last.inspect(|&pid| send(signal, pid));
+                std::thread::sleep(pause);
+            }
+        })
+    }
+
+    fn end_while(mut self, mut meanwhile: impl FnMut()) -> Ended {
         let code = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status.code().unwrap_or(-1);
@@ -175,7 +190,7 @@ impl Running {
                 let text = self.err.join().unwrap();
                 panic!("{:?} hangs:\n{}{text}", self.job.command, self.out.join().unwrap());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            meanwhile();
         };
         let took = self.start.elapsed();
         no_process_left(&self.child);

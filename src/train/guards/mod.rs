@@ -6,6 +6,7 @@
 
 mod non_finite;
 pub mod replicas;
+pub mod rewind;
 mod spike;
 
 use super::faults;
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use spike::Window;
 use std::path::Path;
 
+/// So many times that a run went back are kept in its checkpoints; `metrics.jsonl` has all.
+const REMEMBERED: usize = 1000;
+
 /// What the guards know of the run so far: saved in every checkpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +31,9 @@ pub struct State {
     in_a_row: u64,
     /// The last losses, where spikes are watched for.
     losses: Window,
+    /// Steps that left no trace since the run went back to before them: first and last, from 1.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passed_over: Vec<[u64; 2]>,
 }
 
 /// The guards of a run.
@@ -45,6 +52,12 @@ impl Guards {
         Guards { replicas: Replicas::new(rule.replicas_every, done, total), rule, state }
     }
 
+    /// The watch over replicas.
+    #[must_use]
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
     /// For a checkpoint.
     #[must_use]
     pub fn state(&self) -> State {
@@ -55,7 +68,7 @@ impl Guards {
     #[must_use]
     pub fn limit(&self) -> f64 {
         match &self.rule.spike {
-            Some(spike) if spike.action == SpikeAction::Skip => self.state.losses.limit(spike),
+            Some(spike) if spike.action != SpikeAction::Warn => self.state.losses.limit(spike),
             _ => f64::INFINITY,
         }
     }
@@ -84,7 +97,7 @@ impl Guards {
         group: &mut Group,
     ) -> Result<String> {
         let (loss, norm) = (taken.tally.mean_loss(), taken.grad_norm);
-        let finite = loss.is_finite() && norm.is_finite();
+        let finite = taken.is_finite();
         let spike = self.rule.spike.as_ref().filter(|_| finite);
         let why = match spike.and_then(|spike| self.state.losses.describe(spike, loss)) {
             Some(why) => why,
@@ -109,6 +122,20 @@ impl Guards {
              train.clip_norm.{skips}",
             step + 1
         ))))
+    }
+
+    /// The run went back to where `from` steps were done, after step `to` (from 1). Gives what is to be
+    /// said of it.
+    pub fn went_back(&mut self, from: u64, to: u64) -> String {
+        let first = from + 1;
+        match self.state.passed_over.last_mut() {
+            // Back once more to the same state.
+            Some(last) if last[0] == first => last[1] = to,
+            _ => self.state.passed_over.push([first, to]),
+        }
+        let over = self.state.passed_over.len().saturating_sub(REMEMBERED);
+        self.state.passed_over.drain(..over);
+        format!("; back to the state after step {from}: steps {first} to {to} leave no trace")
     }
 
     /// Looks at the replica after `done` steps. `folder` is the run folder, on the rank that writes it.

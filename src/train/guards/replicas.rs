@@ -22,6 +22,8 @@ pub struct Replicas {
     total: u64,
     /// Steps after which they were last known to be the same.
     same_after: u64,
+    /// Whether rank 0, which writes checkpoints, may be the one that is wrong.
+    rank_0_in_doubt: bool,
 }
 
 impl Replicas {
@@ -29,7 +31,20 @@ impl Replicas {
     /// `done` steps, where the run begins.
     #[must_use]
     pub fn new(every: u64, done: u64, total: u64) -> Replicas {
-        Replicas { every, total, same_after: done }
+        Replicas { every, total, same_after: done, rank_0_in_doubt: false }
+    }
+
+    /// Steps after which the replicas are known, or by the card taken, to be the same; `done` have been
+    /// done.
+    #[must_use]
+    pub fn same_after(&self, done: u64, ranks: usize) -> u64 {
+        if self.every == 0 || ranks == 1 { done } else { self.same_after }
+    }
+
+    /// When they were found to differ: the step after which a checkpoint may hold what is wrong.
+    #[must_use]
+    pub fn in_doubt_after(&self) -> Option<u64> {
+        self.rank_0_in_doubt.then_some(self.same_after)
     }
 
     /// Compares the replicas of all ranks, if it is time to.
@@ -59,7 +74,7 @@ impl Replicas {
 
     /// What differs, where, and since when, in words.
     fn find_out(
-        &self,
+        &mut self,
         done: u64,
         replica: &Replica,
         hashes: &[u64],
@@ -68,6 +83,7 @@ impl Replicas {
     ) -> Result<String> {
         let all = group.all_gather(bytemuck::cast_slice(hashes))?;
         let camps = camps(&all);
+        self.rank_0_in_doubt = !(camps[0].contains(&0) && 2 * camps[0].len() > group.size());
         let differs = |k: &usize| all.iter().any(|hashes| of(hashes, *k) != of(&all[0], *k));
         let tensors: Vec<usize> = (0..hashes.len()).filter(differs).collect();
         let first = tensors.first().copied().ok_or_else(|| {
