@@ -9,6 +9,7 @@
 //! One thread at a time talks to MPI (`MPI_THREAD_SERIALIZED`): whoever holds the [`MpiPeer`].
 
 mod raw;
+mod window;
 
 use super::roll_call::{self, RollCall};
 use super::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Patience, Peer, Reducible};
@@ -17,16 +18,12 @@ use crate::util::whereabouts::{self, Place};
 use mpi::environment::Universe;
 use mpi::topology::Communicator;
 use mpi::traits::AsRaw;
-use raw::{
-    Comm, Number, Request, probe, receive, send, send_eagerly, start_all_reduce, take_now, test,
-};
-use std::ops::Range;
+use raw::{Comm, Number, probe, receive, send, send_eagerly, start_all_reduce, take_now, test};
 use std::time::{Duration, Instant};
+use window::{IN_FLIGHT, Window};
 
 pub use raw::{abort, end_within, library_version};
 
-/// Segments of one message that are on their way at once.
-const IN_FLIGHT: usize = 2;
 /// Fruitless tests before a waiting rank looks at the clock and gives way to others.
 const SPINS: u32 = 512;
 /// How long a roll call waits for answers. A rank that waits answers within milliseconds.
@@ -326,54 +323,6 @@ impl Landing<'_> {
             Landing::InPlace(into) => into.len(),
             Landing::Staged(len, _) => *len,
         }
-    }
-}
-
-/// The segments of one message, of which at most [`IN_FLIGHT`] are on their way.
-struct Window {
-    len: usize,
-    segment: usize,
-    posted: usize,
-    done: usize,
-    requests: [Request; IN_FLIGHT],
-}
-
-impl Window {
-    fn new(len: usize, segment: usize) -> Window {
-        Window { len, segment, posted: 0, done: 0, requests: [raw::no_request(); IN_FLIGHT] }
-    }
-
-    fn is_done(&self) -> bool {
-        self.done * self.segment >= self.len
-    }
-
-    fn range(&self, i: usize) -> Range<usize> {
-        i * self.segment..self.len.min((i + 1) * self.segment)
-    }
-
-    /// Slot and bytes of the next segment that may start now.
-    fn next_to_post(&mut self) -> Option<(usize, Range<usize>)> {
-        let i = self.posted;
-        if i * self.segment >= self.len || i - self.done == IN_FLIGHT {
-            return None;
-        }
-        self.posted += 1;
-        Some((i % IN_FLIGHT, self.range(i)))
-    }
-
-    /// Slot and bytes of the oldest segment if it has arrived; `check` sees (got, expected) bytes.
-    fn oldest_done(
-        &mut self,
-        check: impl Fn((usize, usize)) -> Result<()>,
-    ) -> Result<Option<(usize, Range<usize>)>> {
-        if self.done == self.posted {
-            return Ok(None);
-        }
-        let (slot, range) = (self.done % IN_FLIGHT, self.range(self.done));
-        let Some(bytes) = test(&mut self.requests[slot])? else { return Ok(None) };
-        check((bytes, range.len()))?;
-        self.done += 1;
-        Ok(Some((slot, range)))
     }
 }
 
