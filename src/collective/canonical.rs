@@ -18,7 +18,7 @@
 use super::chunks::chunk;
 use super::header::Kind;
 use super::tree::{Joiner, Node, cover};
-use super::{Element, Group, Op, ring};
+use super::{Algorithm, Element, Group, Op, canonical_in_node, ring};
 use crate::error::{Error, Result};
 use std::ops::Range;
 
@@ -37,6 +37,11 @@ impl Leaves {
         Leaves { count, nodes: runs.iter().map(|run| cover(run, count)).collect() }
     }
 
+    /// Number of nodes that `rank` brings.
+    pub(super) fn nodes_of(&self, rank: usize) -> usize {
+        self.nodes[rank].len()
+    }
+
     /// Number of leaves over all ranks.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -47,6 +52,9 @@ impl Leaves {
 impl Group {
     /// Adds up the leaves of all ranks in the order of the tree; every rank gets the sum in `into`.
     ///
+    /// Where all buffers of all ranks lie in memory that the ranks of one host share
+    /// ([`Group::shared_buffer`]), the bytes are read there; else they are sent.
+    ///
     /// `mine` holds the sums of this rank's nodes, in order, each as long as `into`; none where this
     /// rank has no leaves.
     ///
@@ -54,6 +62,7 @@ impl Group {
     /// When a rank is late, or does something else.
     pub fn tree_sum(&mut self, leaves: &Leaves, mine: &[&[f32]], into: &mut [f32]) -> Result<()> {
         let header = self.next_header(Kind::TreeSum, f32::TYPE, 0, into.len(), leaves.count as u64);
+        let by_memory = matches!(self.tuning.algorithm, Algorithm::Auto | Algorithm::Shared);
         let nodes = &leaves.nodes[self.rank()];
         if mine.len() != nodes.len() || mine.iter().any(|sum| sum.len() != into.len()) {
             return Err(Error::Internal(format!("tree_sum wants the sums of the nodes {nodes:?}")));
@@ -62,6 +71,13 @@ impl Group {
             // One rank holds all leaves, which are one node.
             into.copy_from_slice(mine[0]);
             return Ok(());
+        }
+        if let Some(node) = self.node.as_mut().filter(|_| self.host_count == 1 && by_memory)
+            && let Some(places) = canonical_in_node::places(node, mine, into)
+        {
+            self.sent += size_of_val(into) as u64;
+            let (peer, scratch) = (&mut *self.peer, &mut self.tree_scratch);
+            return canonical_in_node::sum(node, peer, &header, leaves, &places, into, scratch);
         }
         self.begin(&header)?;
         self.reduce_own_chunk(leaves, mine, into)?;
@@ -120,7 +136,7 @@ impl Group {
 }
 
 /// Adds up rows of `width` numbers, one per node in order, by the tree; the sum is left in the first.
-fn add_up(leaves: &Leaves, rows: &mut [f32], width: usize) {
+pub(super) fn add_up(leaves: &Leaves, rows: &mut [f32], width: usize) {
     let mut joiner = Joiner::new(leaves.count);
     for (row, node) in leaves.nodes.iter().flatten().enumerate() {
         joiner.push(node.clone(), row, |left: &mut usize, right: usize| {
@@ -134,6 +150,7 @@ fn add_up(leaves: &Leaves, rows: &mut [f32], width: usize) {
 mod tests {
     use super::*;
     use crate::comm::threads;
+    use crate::util::aligned::FlatBuf;
     use crate::util::rng::{Purpose, Rng};
     use proptest::prelude::*;
 
@@ -150,6 +167,17 @@ mod tests {
 
     /// The bits that every rank ends with; `hosts` has a letter for each rank.
     fn sum_over(hosts: &str, leaves: usize, len: usize, segment: usize) -> Vec<Vec<u32>> {
+        sum_in(false, hosts, leaves, len, segment)
+    }
+
+    /// The same, with all buffers in memory that the ranks of a host share if `shared`.
+    fn sum_in(
+        shared: bool,
+        hosts: &str,
+        leaves: usize,
+        len: usize,
+        segment: usize,
+    ) -> Vec<Vec<u32>> {
         let size = hosts.len();
         let run = |rank: usize| rank * leaves / size..(rank + 1) * leaves / size;
         let runs: Vec<_> = (0..size).map(run).collect();
@@ -168,8 +196,19 @@ mod tests {
                         for i in runs[group.rank()].clone() {
                             own.push(i..i + 1, leaf(i, len), |left, right| add(left, &right));
                         }
-                        let mine: Vec<&[f32]> = own.nodes().map(|(_, sum)| &sum[..]).collect();
-                        let mut into = vec![f32::NAN; len];
+                        let most = leaves + 1;
+                        let mut buffer = || match shared {
+                            true => group.shared_buffer(len).unwrap(),
+                            false => FlatBuf::zeroed(len).unwrap(),
+                        };
+                        let mut nodes: Vec<FlatBuf> = (0..most).map(|_| buffer()).collect();
+                        let mut into = nodes.pop().unwrap();
+                        into.fill(f32::NAN);
+                        for (node, (_, sum)) in nodes.iter_mut().zip(own.nodes()) {
+                            node.copy_from_slice(sum);
+                        }
+                        let count = own.nodes().count();
+                        let mine: Vec<&[f32]> = nodes[..count].iter().map(|n| &n[..]).collect();
                         group.tree_sum(shape, &mine, &mut into).unwrap();
                         into.iter().map(|x| x.to_bits()).collect()
                     })
@@ -188,8 +227,10 @@ mod tests {
         ) {
             let one = &sum_over("a", leaves, len, segment)[0];
             for hosts in ["aaaaaaaaa", "abcabcabc", "aabbbbccc"] {
-                let all = sum_over(&hosts[..size], leaves, len, segment);
-                prop_assert!(all.iter().all(|bits| bits == one));
+                for shared in [false, true] {
+                    let all = sum_in(shared, &hosts[..size], leaves, len, segment);
+                    prop_assert!(all.iter().all(|bits| bits == one));
+                }
             }
         }
     }

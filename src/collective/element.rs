@@ -1,6 +1,8 @@
 //! The number types that can be reduced.
 
 use crate::comm::Reducible;
+use crate::util::wide::wide;
+use std::ops::Add;
 
 /// How elements of different ranks are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +32,16 @@ macro_rules! element {
             const TYPE: u8 = $code;
 
             fn reduce(op: Op, into: &mut [Self], from: &[Self]) {
-                fn apply(into: &mut [$type], from: &[$type], f: impl Fn($type, $type) -> $type) {
-                    for (a, b) in into.iter_mut().zip(from) {
-                        *a = f(*a, *b);
+                wide! {
+                    fn sum(into: &mut [$type], from: &[$type]) {
+                        for (a, b) in into.iter_mut().zip(from) {
+                            *a = $sum(*a, *b);
+                        }
                     }
                 }
                 match op {
-                    Op::Sum => apply(into, from, $sum),
-                    Op::Max => apply(into, from, $max),
+                    Op::Sum => sum(into, from),
+                    Op::Max => into.iter_mut().zip(from).for_each(|(a, b)| *a = $max(*a, *b)),
                 }
             }
 
@@ -48,8 +52,8 @@ macro_rules! element {
     };
 }
 
-element!(f32, 1, F32, |a, b| a + b, f32::max);
-element!(f64, 2, F64, |a, b| a + b, f64::max);
+element!(f32, 1, F32, f32::add, f32::max);
+element!(f64, 2, F64, f64::add, f64::max);
 element!(u64, 3, U64, u64::wrapping_add, Ord::max);
 
 /// The name of a type code, for messages.

@@ -29,7 +29,7 @@ use crate::error::Result;
 use std::ops::Range;
 
 /// Elements per block: 16 KiB of `f32`, so that what was just added is copied from the L1 cache.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Chunks are whole multiples of this many elements: at least a cache line, so that no two ranks
 /// write to one line.
 const LINE: usize = 16;
@@ -114,6 +114,12 @@ pub(super) fn from_first<T: Element>(
     node.turn(peer, header)
 }
 
+/// What local rank `me` of `size` adds up of a buffer of `len` elements.
+pub(super) fn own_part(len: usize, size: usize, me: usize) -> Range<usize> {
+    let lines = chunk(len.div_ceil(LINE), size, me);
+    (lines.start * LINE).min(len)..(lines.end * LINE).min(len)
+}
+
 /// Adds up this rank's chunk over all ranks of the host and writes it to the local ranks `targets`.
 fn reduce_own_chunk<T: Element>(
     node: &Node,
@@ -123,8 +129,7 @@ fn reduce_own_chunk<T: Element>(
     targets: Range<usize>,
 ) -> Result<()> {
     let (size, me, len) = (node.ranks.len(), node.me, data.len());
-    let lines = chunk(len.div_ceil(LINE), size, me);
-    let own = (lines.start * LINE).min(len)..(lines.end * LINE).min(len);
+    let own = own_part(len, size, me);
     let others: Vec<usize> = (1..size).map(|d| (me + d) % size).collect();
     let views = (0..size).map(|i| node.view::<T>(i, place, len)).collect::<Result<Vec<_>>>()?;
     for start in own.clone().step_by(BLOCK) {

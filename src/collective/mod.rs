@@ -15,6 +15,7 @@
 
 mod calls;
 mod canonical;
+mod canonical_in_node;
 pub mod chunks;
 mod circle;
 mod doubling;

@@ -69,6 +69,12 @@ impl Place {
     pub fn tag(self) -> u64 {
         IN_PLACE | (self.block as u64) << 48 | self.byte as u64
     }
+
+    /// The place with this tag.
+    pub fn of_tag(tag: u64) -> Place {
+        let (block, byte) = ((tag & !IN_PLACE) >> 48, tag & ((1 << 48) - 1));
+        Place { block: block as usize, byte: byte as usize }
+    }
 }
 
 impl Node {
@@ -217,7 +223,11 @@ impl Node {
     /// # Errors
     /// When its block is smaller than this rank's.
     pub fn view<T>(&self, i: usize, place: Place, len: usize) -> Result<*mut T> {
-        let block = &self.blocks[place.block][i];
+        let Some(block) = self.blocks.get(place.block).map(|views| &views[i]) else {
+            return Err(Error::Internal(
+                "a rank names a shared block that is not there".to_owned(),
+            ));
+        };
         if place.byte + len * size_of::<T>() > block.len() {
             return Err(Error::Internal("a shared block ends early".to_owned()));
         }

@@ -95,6 +95,17 @@ impl<T> Joiner<T> {
     }
 }
 
+/// How many nodes a rank that computes the leaves of `run` one by one ever holds at a time.
+#[must_use]
+pub fn most_nodes(run: &Range<usize>, leaves: usize) -> usize {
+    let mut joiner = Joiner::new(leaves);
+    let after = run.clone().map(|leaf| {
+        joiner.push(leaf..leaf + 1, (), |(), ()| {});
+        joiner.nodes.len()
+    });
+    after.max().unwrap_or(0)
+}
+
 /// The largest nodes inside a run of leaves, in order.
 #[must_use]
 pub fn cover(run: &Range<usize>, leaves: usize) -> Vec<Node> {
@@ -130,6 +141,7 @@ mod tests {
         assert_eq!(cover(&(3..5), 7), [3..4, 4..5]);
         assert_eq!(cover(&(5..7), 7), [5..6, 6..7]);
         assert_eq!(cover(&(4..7), 7), vec![4..7; 1]);
+        assert_eq!([0..7, 0..4, 4..7, 3..3].map(|run| most_nodes(&run, 7)), [3, 2, 2, 0]);
         assert!(!are_siblings(&(1..2), &(2..3), 7) && are_siblings(&(4..6), &(6..7), 7));
     }
 

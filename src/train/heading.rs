@@ -99,7 +99,10 @@ fn ranks(group: &Group) -> String {
 /// How gradients meet.
 fn reduction(card: &Card, group: &Group) -> String {
     if card.reproducible.is_some() {
-        return "in one order at any number of ranks, by messages".to_owned();
+        let memory = group.shared_memory().is_ok() && group.host_count() == 1;
+        let memory = memory && matches!(card.comm.algorithm, Algorithm::Auto | Algorithm::Shared);
+        let how = if memory { "in shared memory" } else { "by messages" };
+        return format!("in one order at any number of ranks, {how}");
     }
     let comm = &card.comm;
     let (name, wire) = (format!("{:?}", comm.algorithm), format!("{:?}", comm.wire));

@@ -14,11 +14,11 @@
 use super::reduce::Reduced;
 use super::tally::Tally;
 use super::wishes::Votes;
-use crate::collective::tree::Joiner;
+use crate::collective::tree::{Joiner, most_nodes};
 use crate::collective::{self, Element, Group, Op};
 use crate::config::Card;
 use crate::data::cut::own_leaves;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{GradBuckets, sum_of_squares};
 use crate::util::aligned::FlatBuf;
 use crate::util::whereabouts::{Phase, enter};
@@ -36,25 +36,37 @@ pub struct Leaves {
     shape: collective::Leaves,
     own: Range<usize>,
     nodes: Joiner<Sums>,
-    /// Memory of earlier nodes: at most 2·log₂ of this rank's leaves are ever needed.
+    /// Memory for nodes: at most 2·log₂ of this rank's leaves are ever needed.
     spare: Vec<Sums>,
     tallies: Vec<Tally>,
 }
 
 impl Leaves {
-    /// The leaves that the card asks for, if it does.
-    #[must_use]
-    pub fn of(card: &Card, group: &Group) -> Option<Leaves> {
-        let count = card.reproducible?.leaves;
-        let run = |rank| own_leaves(count, rank, group.size());
-        let runs: Vec<Range<usize>> = (0..group.size()).map(run).collect();
-        Some(Leaves {
+    /// The leaves that the card asks for, if it does, with the memory that sums of them need: the ranks
+    /// of a host read each other's.
+    ///
+    /// # Errors
+    /// When there is not so much memory, or a rank is late.
+    pub fn of(card: &Card, grads: &GradBuckets, group: &mut Group) -> Result<Option<Leaves>> {
+        let Some(mode) = card.reproducible else { return Ok(None) };
+        let count = mode.leaves;
+        let (rank, size) = (group.rank(), group.size());
+        let run = |rank| own_leaves(count, rank, size);
+        let runs: Vec<Range<usize>> = (0..size).map(run).collect();
+        // As many on each rank, whatever it needs itself: shared memory is made by all together.
+        let most = runs.iter().map(|run| most_nodes(run, count)).max().unwrap_or(0);
+        let mut node = || {
+            let lens = (0..grads.bucket_count()).map(|k| grads.with_bucket(k, |b| b.len()));
+            lens.map(|len| group.shared_buffer(len)).collect::<Result<Sums>>()
+        };
+        let spare = (0..most).map(|_| node()).collect::<Result<Vec<Sums>>>()?;
+        Ok(Some(Leaves {
             shape: collective::Leaves::new(count, &runs),
-            own: run(group.rank()),
+            own: run(rank),
             nodes: Joiner::new(count),
-            spare: Vec::new(),
+            spare,
             tallies: Vec::new(),
-        })
+        }))
     }
 
     /// The leaves that this rank computes.
@@ -66,7 +78,7 @@ impl Leaves {
     /// Takes the gradient of `leaf` out of the buckets. A leaf without samples counts as zeros.
     ///
     /// # Errors
-    /// When there is no memory for one more node.
+    /// [`Error::Internal`], never seen.
     pub fn put(&mut self, leaf: usize, grads: &GradBuckets, tally: Tally) -> Result<()> {
         grads.zero_missing();
         self.tallies.push(tally);
@@ -81,12 +93,9 @@ impl Leaves {
             }
             return Ok(());
         }
-        let mut sums = match self.spare.pop() {
-            Some(sums) => sums,
-            None => (0..grads.bucket_count())
-                .map(|k| FlatBuf::zeroed(grads.with_bucket(k, |bucket| bucket.len())))
-                .collect::<Result<Sums>>()?,
-        };
+        let mut sums = self.spare.pop().ok_or_else(|| {
+            Error::Internal(format!("leaf {leaf}: more sums are needed than were counted"))
+        })?;
         for (k, sum) in sums.iter_mut().enumerate() {
             grads.swap_bucket(k, sum);
         }
@@ -126,7 +135,7 @@ impl Leaves {
                     let own = squares.len() % group.size() == group.rank();
                     squares.push(if own { sum_of_squares(piece) } else { 0.0 });
                 }
-                Ok::<_, crate::error::Error>(())
+                Ok::<_, Error>(())
             })?;
         }
         self.spare.extend(nodes.into_iter().map(|(_, sums)| sums));

@@ -117,7 +117,7 @@ pub fn time_steps(
     let plan = Plan { total_steps: steps, ..job.plan };
     let mut loader =
         Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
-    let mut leaves = Leaves::of(&job.card, group);
+    let mut leaves = Leaves::of(&job.card, job.replica.params.grads(), group)?;
     (0..steps)
         .map(|step| {
             let leaves = leaves.as_mut();

@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         let saver = group.together(saver)?;
         let wishes = Wishes::new(&job.card, reporter.folder_path());
         let watcher = job.card.train.early_stopping.clone().map(Watcher::new);
-        let leaves = Leaves::of(&job.card, group);
+        let leaves = Leaves::of(&job.card, job.replica.params.grads(), group)?;
         let (done, stopped_early, best) = (0, false, None);
         let total = job.plan.total_steps;
         let guards = Guards::new(&job.card, State::default(), done, total);
