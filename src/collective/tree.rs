@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(cover(&(3..5), 7), [3..4, 4..5]);
         assert_eq!(cover(&(5..7), 7), [5..6, 6..7]);
         assert_eq!(cover(&(4..7), 7), vec![4..7; 1]);
-        assert_eq!([0..7, 0..4, 4..7, 3..3].map(|run| most_nodes(&run, 7)), [3, 2, 2, 0]);
+        assert_eq!([0..7, 0..4, 4..7, 3..3].map(|run| most_nodes(&run, 7)), [2, 2, 1, 0]);
         assert!(!are_siblings(&(1..2), &(2..3), 7) && are_siblings(&(4..6), &(6..7), 7));
     }
 
