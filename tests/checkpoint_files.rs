@@ -15,10 +15,13 @@ mod fixture;
 use annulus::checkpoint::model_file::{self, Named};
 use annulus::checkpoint::{Group, Keep, Resume, RunLock, Snapshot, Store, Writer};
 use annulus::checkpoint::{find, retire_newer, set_aside, sweep};
+use annulus::util::files::Growing;
 use disks::{Fault, Faulty};
 use fixture::{assert_same, folder, names, newest, saved, snapshot};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::tempdir;
@@ -38,6 +41,21 @@ fn what_is_saved_comes_back_to_the_last_bit() {
     // The model alone can be used as any other model file.
     let model = model_file::load(&found.path.join("model.safetensors")).unwrap();
     assert_eq!(model.len(), snapshot(1234).group("model").unwrap().len());
+}
+
+#[test]
+fn a_checkpoint_does_not_count_before_the_metrics_it_belongs_to_are_on_the_disk() {
+    let run = tempdir().unwrap();
+    let dir = run.path().join("checkpoints");
+    let store = saved(&dir, ALL, &[1]);
+    // A pipe can be written, but there is no disk behind it: the sync fails.
+    let (_reader, pipe) = std::io::pipe().unwrap();
+    let metrics = Growing::new(Path::new("metrics.jsonl"), OwnedFd::from(pipe).into());
+    metrics.append(b"{}\n").unwrap();
+    let error = store.save(&Snapshot { companions: vec![metrics], ..snapshot(2) }).unwrap_err();
+    assert!(error.to_string().contains("metrics.jsonl"), "{error}");
+    assert_eq!(newest(&dir).snapshot.step, 1);
+    assert_eq!(names(&dir), ["latest", "step-00000001"]);
 }
 
 #[test]

@@ -127,9 +127,9 @@ fn reduction(card: &Card, group: &Group) -> String {
 /// How long a rank waits for another.
 fn deadline(card: &Card) -> String {
     match card.comm.deadline_s {
-        Some(seconds) => format!("{seconds} s"),
+        Some(seconds) => format!("a silent rank is given up after {seconds} s"),
         None => format!(
-            "{} s, after 20 steps 20 × their median, at least {} s",
+            "a silent rank is given up after {} s; from step 20 on after 20 median steps, at least {} s",
             DEFAULT_DEADLINE.as_secs(),
             SHORTEST.as_secs()
         ),

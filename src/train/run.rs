@@ -136,6 +136,8 @@ impl<'a> Run<'a> {
                 return Err(self.leave(leave, score, group));
             }
         }
+        // The others wait for rank 0 meanwhile: that it saves tells them to be patient.
+        enter(Phase::Saving);
         self.saver.wait()?;
         self.tell_news();
         match self.best {
