@@ -22,7 +22,7 @@ use raw::{Comm, Number, probe, receive, send, send_eagerly, start_all_reduce, ta
 use std::time::{Duration, Instant};
 use window::{IN_FLIGHT, Window};
 
-pub use raw::{abort, end_within, library_version};
+pub use raw::{abort, end_within, leave_now, library_version};
 
 /// Fruitless tests before a waiting rank looks at the clock and gives way to others.
 const SPINS: u32 = 512;

@@ -41,6 +41,7 @@ impl Job {
         let json = group.together(card.to_json_pretty())?;
         group.require_equal("the card", &json)?;
         group.together(faults::check_allowed(&card.faults))?;
+        faults::arm(&card.faults, group.rank());
         let deadline = card.comm.deadline_s.map_or(DEFAULT_DEADLINE, Duration::from_secs_f64);
         group.configure(Tuning {
             deadline,
@@ -61,6 +62,7 @@ impl Job {
         group.require_equal("the model's parameters", &replica.params.signature())?;
         broadcast(&mut replica, group)?;
         let plan = Plan::new(&card, train.len() as u64);
+        let train = faults::spoil_the_loader(&card.faults, group.rank(), train);
         Ok(Job { card, replica, train, test, plan })
     }
 

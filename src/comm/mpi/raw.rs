@@ -187,12 +187,17 @@ pub fn library_version() -> String {
         .unwrap_or_else(|| "an MPI library that does not tell its name".to_owned())
 }
 
+/// Ends this process at once, whatever its other threads do.
+pub fn leave_now(code: u8) -> ! {
+    // SAFETY: ends the process without running anything else, which is the purpose.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
 /// See [`crate::comm::end_within`].
 pub fn end_within(limit: Duration, code: u8) {
     let end = move || {
         std::thread::sleep(limit);
-        // SAFETY: ends the process without running anything else, which is the purpose.
-        unsafe { libc::_exit(i32::from(code)) }
+        leave_now(code);
     };
     // Without a thread there is no second way out; the first one is still there.
     let _ = std::thread::Builder::new().spawn(end);
