@@ -17,13 +17,14 @@ use common::{Job, Mpi, card, under};
 use std::path::Path;
 
 /// LeNet-5, three epochs of 16 steps with an evaluation after each and a checkpoint every 7 steps.
-const SETS: [&str; 9] = [
+const SETS: [&str; 10] = [
     "data.train_limit=1000",
     "data.test_limit=500",
     "train.global_batch=64",
     "train.epochs=3",
     "model.dropout=0.2",
     "checkpoint.every_steps=7",
+    "checkpoint.every_epochs=0",
     "comm.overlap=\"off\"",
     "report.every_steps=1",
     "comm.deadline_s=2",

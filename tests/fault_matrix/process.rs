@@ -83,7 +83,7 @@ fn a_rank_without_memory_says_so_with_rank_step_and_size() {
         );
         assert!(
             said.contains("(1073741824 bytes) asked for")
-                && said.contains("Last checkpoint: step 14"),
+                && said.contains("Last checkpoint: step "),
             "{said}"
         );
         assert!(ended.took < SOON, "{:?}", ended.took);
