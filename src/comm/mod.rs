@@ -9,6 +9,7 @@ mod mpi;
 pub mod roll_call;
 mod roster;
 pub mod threads;
+pub mod waiting;
 
 pub use mpi::library_version;
 pub use roster::START_TIMEOUT;
@@ -38,6 +39,9 @@ pub trait Peer: Send {
 
     /// Number of ranks.
     fn size(&self) -> usize;
+
+    /// How to call a rank in messages.
+    fn name(&self, rank: usize) -> &str;
 
     /// Sends `out` to rank `to` while receiving `into.len()` bytes from rank `from`.
     ///
@@ -113,6 +117,16 @@ pub trait Peer: Send {
 
     /// Leaves the job in good order. All ranks must call it.
     fn finish(self: Box<Self>);
+}
+
+/// An error that names the sender when a message of `got` bytes has come where `expected` were.
+fn right_length((got, expected): (usize, usize), sender: &str) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Internal(format!(
+        "{sender} sent a message of {got} bytes where {expected} were expected"
+    )))
 }
 
 /// Numbers that a transport can reduce itself.
