@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use annulus::config::{Normalize, Split};
+use annulus::config::Normalize;
 use annulus::data::{Dataset, ImageSet, idx};
 use annulus::error::Error;
 use annulus::util::rng::{Purpose, Rng};
@@ -191,9 +191,9 @@ fn open(
     labels: &[u8],
     limit: Option<usize>,
 ) -> annulus::error::Result<ImageSet> {
-    let split =
-        Split { images: museum.put("images", images), labels: museum.put("labels", labels) };
-    ImageSet::open(&split, 3, Normalize { mean: 0.5, std: 0.25 }, limit)
+    let paths = [museum.put("images", images), museum.put("labels", labels)];
+    let paths = paths.each_ref().map(PathBuf::as_path);
+    ImageSet::open(paths, 3, Normalize { mean: 0.5, std: 0.25 }, limit)
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
 use super::{
-    Checkpoint, Comm, Fault, Guards, Ledger, Optimizer, Report, Reproducible, Schedule, Train,
+    Checkpoint, Comm, Fault, Format, Guards, Ledger, Optimizer, Report, Reproducible, Schedule,
+    Split, Train,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// One training job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,7 +62,7 @@ fn default_seed() -> u64 {
     42
 }
 
-/// A data set of images with one label each. Relative paths start at the card's folder.
+/// A data set of samples with one label each. Relative paths start at the card's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
@@ -74,9 +74,9 @@ pub struct Data {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Split>,
     /// Number of classes; labels are 0..classes.
-    #[schemars(range(min = 2, max = 256))]
+    #[schemars(range(min = 2, max = 65_536))]
     pub classes: usize,
-    /// Pixels become (pixel / 255 − mean) / std.
+    /// Pixels, if they are bytes, become (pixel / 255 − mean) / std; other numbers (x − mean) / std.
     #[serde(default)]
     pub normalize: Normalize,
     /// Use only the first n training samples.
@@ -95,24 +95,6 @@ pub struct Data {
 
 fn default_prefetch() -> usize {
     4
-}
-
-/// Data file formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// The IDX format of MNIST, plain or gzip.
-    Idx,
-}
-
-/// The files of one part of a data set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Split {
-    /// Images: unsigned bytes, shape (samples, rows, columns) or (samples, channels, rows, columns).
-    pub images: PathBuf,
-    /// Labels: unsigned bytes, shape (samples).
-    pub labels: PathBuf,
 }
 
 /// Constants of the normalisation, on pixels scaled to 0..1.

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `card` | the card, the data set, the model |
+//! | `formats` | data file formats, the files of a data set |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
@@ -17,6 +18,7 @@
 
 mod card;
 mod checkpoint;
+mod formats;
 mod guards;
 pub(crate) mod json;
 mod parse;
@@ -32,6 +34,7 @@ mod training;
 
 pub use card::*;
 pub use checkpoint::*;
+pub use formats::*;
 pub use guards::*;
 pub use parse::Problem;
 pub use reproducible::Reproducible;

@@ -6,13 +6,15 @@ use serde_json::Value;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-/// The fields that hold a path.
-const PATHS: [&[&str]; 5] = [
-    &["data", "train", "images"],
-    &["data", "train", "labels"],
-    &["data", "test", "images"],
-    &["data", "test", "labels"],
-    &["report", "out"],
+/// The fields that hold a path or a list of paths.
+const PATHS: [&str; 7] = [
+    "/data/train/images",
+    "/data/train/labels",
+    "/data/train/files",
+    "/data/test/images",
+    "/data/test/labels",
+    "/data/test/files",
+    "/report/out",
 ];
 
 /// One thing that is wrong with a card.
@@ -145,13 +147,20 @@ fn check(value: &Value) -> std::result::Result<Card, Vec<Problem>> {
 /// Makes the relative paths in `card` absolute, starting at `base`.
 fn make_absolute(card: &mut Value, base: &Path) -> Result<()> {
     for path in PATHS {
-        let Some(field) = card.pointer_mut(&format!("/{}", path.join("/"))) else { continue };
-        let Some(text) = field.as_str().filter(|text| !text.is_empty()) else { continue };
-        let whole = below(base, Path::new(text));
-        let whole = whole.to_str().ok_or_else(|| {
-            Error::Config(format!("the folder {} has a name that is not UTF-8", base.display()))
-        })?;
-        *field = Value::String(whole.to_owned());
+        let fields = match card.pointer_mut(path) {
+            Some(Value::Array(list)) => &mut list[..],
+            Some(field) => std::slice::from_mut(field),
+            None => continue,
+        };
+        for field in fields {
+            let Some(text) = field.as_str().filter(|text| !text.is_empty()) else { continue };
+            let whole = below(base, Path::new(text));
+            let whole = whole.to_str().ok_or_else(|| {
+                let folder = base.display();
+                Error::Config(format!("the folder {folder} has a name that is not UTF-8"))
+            })?;
+            *field = Value::String(whole.to_owned());
+        }
     }
     Ok(())
 }

@@ -167,17 +167,7 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         &["schedule.step_every", "schedule.kind"],
         "is missing; schedule.kind `step` needs the number of steps between two drops",
     );
-    let train = &card.data.train;
-    for (field, split) in [("data.train", Some(train)), ("data.test", card.data.test.as_ref())] {
-        let Some(split) = split else { continue };
-        for (name, path) in [("images", &split.images), ("labels", &split.labels)] {
-            let field = format!("{field}.{name}");
-            rules.refuse_if(path.as_os_str().is_empty(), &[&field], "is empty; give a file");
-        }
+    for (field, what) in card.data.problems() {
+        rules.refuse_if(true, &[&field, "data.format"], &what);
     }
-    rules.refuse_if(
-        train.images == train.labels,
-        &["data.train.labels", "data.train.images"],
-        "is the same file as data.train.images",
-    );
 }

@@ -60,12 +60,15 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("optimizer.betas=[0.9,\"a\"]", "optimizer.betas.1: \"a\" is not a number"),
         ("comm.deadline_s=0", "comm.deadline_s: 0 is not a number above 0"),
         ("comm=null", "comm: null is not a section"),
-        ("data.classes=1", "data.classes: 1 is not a whole number from 2 to 256"),
+        ("data.classes=1", "data.classes: 1 is not a whole number from 2 to 65536"),
         ("data.normalize.std=0", "data.normalize.std: 0 is not a number above 0"),
         ("data.normalize.std=1e-60", "data.normalize.std"),
         ("data.normalize.mean=1e39", "data.normalize.mean"),
         ("data.test_limit=3", "data.test_limit: needs test samples"),
         ("data.train.labels=", "data.train.labels: is empty"),
+        ("data.train.labels=i", "data.train.labels: is missing; data.format `idx` needs it"),
+        ("data.train.labels=null", "data.train.labels: is missing; data.format `idx` needs it"),
+        ("data.train.files=[\"a\"]", "data.train.files: is not used by data.format `idx`"),
         ("model.dropout=1", "model.dropout: 1 is not a number at least 0 and below 1"),
         ("model.hidden=[3]", "model.hidden: is used by `mlp` only"),
         ("train.early_stopping.monitor=loss", "train.early_stopping.patience: is missing"),
@@ -136,8 +139,9 @@ fn paths_in_the_file_start_at_its_folder_and_those_of_set_at_the_current_one() {
     let path = folder.path().join("cards/card.json");
     std::fs::write(&path, SMALL.replace(r#""i""#, r#""./../d/i""#)).unwrap();
     let card = Card::load(&path, &["data.train.labels=sub/l".into()]).unwrap();
-    assert_eq!(card.data.train.images, folder.path().canonicalize().unwrap().join("d/i"));
-    assert_eq!(card.data.train.labels, std::env::current_dir().unwrap().join("sub/l"));
+    let train = card.data.train;
+    assert_eq!(train.images.unwrap(), folder.path().canonicalize().unwrap().join("d/i"));
+    assert_eq!(train.labels.unwrap(), std::env::current_dir().unwrap().join("sub/l"));
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn the_hash_follows_the_job_and_not_its_description() {
     let hash = |sets: &[&str]| load(SMALL, &[&["data.train.images=/i"], sets].concat());
     let hash = |sets: &[&str]| {
         let mut card = hash(sets).unwrap();
-        card.data.train.labels = "/l".into();
+        card.data.train.labels = Some("/l".into());
         card.hash().unwrap()
     };
     assert_eq!(hash(&[]), hash(&["about=other"]));
@@ -201,7 +205,9 @@ fn every_shipped_card_is_sound_and_its_data_is_there() {
             continue;
         }
         let card = Card::load(&path, &[]).unwrap();
-        assert!(card.data.train.images.is_file() && card.data.test.unwrap().labels.is_file());
+        let (train, test) = (card.data.train, card.data.test.unwrap());
+        let there = |path: Option<PathBuf>| path.unwrap().is_file();
+        assert!(there(train.images) && there(test.labels));
         let readme = std::fs::read_to_string(configs().join("README.md")).unwrap();
         assert!(readme.contains(&format!("[{name}]({name}) | {}", card.about)), "{name}");
         seen += 1;

@@ -8,12 +8,12 @@
 //! Sizes are big-endian 32-bit numbers. Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST
 //! database". The sizes are compared with what the file can hold *before* memory is asked for.
 
+use super::formats::source;
 use super::limits;
 use crate::error::{Error, Result};
 use crate::util::allocator;
 use flate2::read::MultiGzDecoder;
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
 use std::path::Path;
 
@@ -32,14 +32,7 @@ pub struct Idx {
 /// [`Error::NoInput`] if there is no such file, [`Error::Data`] if its content is not IDX of
 /// unsigned bytes or its size is not what its header says, [`Error::Io`] if reading fails.
 pub fn read(path: &Path) -> Result<Idx> {
-    let about = std::fs::metadata(path).map_err(|e| Error::reading(path, &e))?;
-    if !about.is_file() {
-        // A pipe would block, a device may never end.
-        let what = if about.is_dir() { "a folder" } else { "a pipe or device" };
-        let path = path.display();
-        return Err(Error::NoInput(format!("cannot read {path}: it is {what}, not a file")));
-    }
-    let mut file = File::open(path).map_err(|e| Error::reading(path, &e))?;
+    let (mut file, size) = source::regular(path)?;
     let mut start = [0; 2];
     let found = fill(&mut file, &mut start).map_err(|e| Error::reading(path, &e))?;
     file.rewind().map_err(|e| Error::reading(path, &e))?;
@@ -47,7 +40,7 @@ pub fn read(path: &Path) -> Result<Idx> {
     let file = BufReader::with_capacity(64 << 10, file);
     let source: Box<dyn Read> =
         if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    Reader { path, size: about.len(), gzip, source, at: 0 }.read()
+    Reader { path, size, gzip, source, at: 0 }.read()
 }
 
 /// An open file on its way to becoming an [`Idx`].

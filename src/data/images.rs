@@ -4,7 +4,7 @@
 //! entries turns a pixel into its normalised value while a batch is filled.
 
 use super::{Dataset, idx};
-use crate::config::{Normalize, Split};
+use crate::config::Normalize;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -22,30 +22,30 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Reads the two files of `split` and checks that they belong together. With a `limit`, only
-    /// the first `limit` samples are used; a limit above what is there means all of them.
+    /// Reads the files of images and labels and checks that they belong together. With a `limit`,
+    /// only the first `limit` samples are used; a limit above what is there means all of them.
     ///
     /// # Errors
     /// As [`idx::read`]; also [`Error::Data`] if there are no samples, the counts differ, a label
     /// is not below `classes`, or the files have the wrong number of dimensions.
     pub fn open(
-        split: &Split,
+        [images, labels]: [&Path; 2],
         classes: usize,
         normalize: Normalize,
         limit: Option<usize>,
     ) -> Result<ImageSet> {
-        let images = idx::read(&split.images)?;
-        let shape = image_shape(&images.dims, &split.images)?;
-        let labels = idx::read(&split.labels)?;
+        let paths = [images, labels];
+        let images = idx::read(images)?;
+        let shape = image_shape(&images.dims, paths[0])?;
+        let labels = idx::read(labels)?;
         let samples = images.dims[0];
-        check_labels(&labels, samples, classes, split)?;
+        check_labels(&labels, samples, classes, paths)?;
         let used = limit.unwrap_or(samples).min(samples);
         let (mut pixels, mut labels) = (images.bytes, labels.bytes);
         pixels.truncate(used * shape.iter().product::<usize>());
         pixels.shrink_to_fit();
         labels.truncate(used);
-        let table = std::array::from_fn(|p| (p as f32 / 255.0 - normalize.mean) / normalize.std);
-        Ok(ImageSet { pixels, labels, shape, classes, table })
+        Ok(ImageSet { pixels, labels, shape, classes, table: table(normalize) })
     }
 
     /// The label of each sample.
@@ -94,6 +94,11 @@ impl Dataset for ImageSet {
     }
 }
 
+/// The normalised value of each pixel value.
+pub(super) fn table(normalize: Normalize) -> [f32; 256] {
+    std::array::from_fn(|p| (p as f32 / 255.0 - normalize.mean) / normalize.std)
+}
+
 /// Channels, rows and columns of one image.
 fn image_shape(dims: &[usize], path: &Path) -> Result<[usize; 3]> {
     let shown = path.display();
@@ -119,8 +124,13 @@ fn image_shape(dims: &[usize], path: &Path) -> Result<[usize; 3]> {
 }
 
 /// One label for each of `samples` images, each below `classes`.
-fn check_labels(labels: &idx::Idx, samples: usize, classes: usize, split: &Split) -> Result<()> {
-    let shown = split.labels.display();
+fn check_labels(
+    labels: &idx::Idx,
+    samples: usize,
+    classes: usize,
+    [images, path]: [&Path; 2],
+) -> Result<()> {
+    let shown = path.display();
     let [count] = *labels.dims else {
         return Err(Error::Data(format!(
             "{shown}: has {} dimensions; labels have 1 (samples); is it the file of images?",
@@ -130,7 +140,7 @@ fn check_labels(labels: &idx::Idx, samples: usize, classes: usize, split: &Split
     if count != samples {
         return Err(Error::Data(format!(
             "{shown}: has {count} labels, but {} has {samples} images; they do not belong together",
-            split.images.display()
+            images.display()
         )));
     }
     match labels.bytes.iter().position(|&label| usize::from(label) >= classes) {

@@ -12,6 +12,12 @@ pub const GZIP_MAX_RATIO: u64 = 200;
 /// IDX files of more dimensions than images of several channels have.
 pub const IDX_MAX_DIMS: usize = 4;
 
+/// Bytes of an npy header. NumPy's own limit is 10,000 characters.
+pub const NPY_HEADER_BYTES: u32 = 64 << 10;
+
+/// Sizes in an npy header; NumPy has 64 at most.
+pub const NPY_MAX_DIMS: usize = 64;
+
 /// The most bytes that a gzip file of `size` bytes may unpack to.
 #[must_use]
 pub fn gzip_cap(size: u64) -> u64 {

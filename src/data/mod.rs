@@ -4,17 +4,19 @@
 //! |---|---|
 //! | [`idx`] | the IDX file format, plain and gzip |
 //! | [`images`] | labelled images in memory, normalised when read |
+//! | [`formats`] | readers of the other formats |
 //! | [`sampler`] | which samples make up which step, and whose they are |
 //! | [`cut`] | the micro-batches of each rank |
 //! | [`batch`] | a batch in flat memory |
 //! | [`prefetch`] | a thread that prepares batches ahead |
 //! | [`limits`] | caps on what a file may ask for |
 //!
-//! To add a format: a reader beside [`idx`], a type that implements [`Dataset`] beside [`images`],
-//! a variant of [`Format`] and a line in [`open`].
+//! To add a format: a file in [`formats`] with a type that implements [`Dataset`], a variant of
+//! [`Format`](crate::config::Format), a line in `formats::open`.
 
 pub mod batch;
 pub mod cut;
+pub mod formats;
 pub mod idx;
 pub mod images;
 pub mod limits;
@@ -27,7 +29,7 @@ pub use images::ImageSet;
 pub use prefetch::{Loader, Plan as Feed};
 pub use sampler::Sampler;
 
-use crate::config::{Data, Format};
+use crate::config::Data;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
@@ -71,25 +73,20 @@ pub type SharedDataset = Arc<dyn Dataset>;
 /// Opens the training samples of a card and, if it names them, the test samples.
 ///
 /// # Errors
-/// As the reader of the format; also [`Error::Data`] if training and test samples differ in shape.
+/// As the reader of the format, beginning with the field of the card; also [`Error::Data`] if training
+/// and test samples differ in shape.
 pub fn open(card: &Data) -> Result<(SharedDataset, Option<SharedDataset>)> {
-    let open = |split, limit| -> Result<SharedDataset> {
-        match card.format {
-            Format::Idx => {
-                Ok(Arc::new(ImageSet::open(split, card.classes, card.normalize, limit)?))
-            }
-        }
+    let open = |field, split, limit| {
+        formats::open(card, split, limit).map_err(|e| e.context(format!("data.{field}")))
     };
-    let train = open(&card.train, card.train_limit)?;
+    let train = open("train", &card.train, card.train_limit)?;
     let Some(split) = &card.test else { return Ok((train, None)) };
-    let test = open(split, card.test_limit)?;
+    let test = open("test", split, card.test_limit)?;
     if train.sample_shape() != test.sample_shape() {
         return Err(Error::Data(format!(
-            "{} has samples of shape {:?}, {} of shape {:?}; training and test must agree",
-            card.train.images.display(),
-            train.sample_shape(),
-            split.images.display(),
-            test.sample_shape()
+            "data.test: has samples of shape {:?}, data.train of shape {:?}; they must agree",
+            test.sample_shape(),
+            train.sample_shape()
         )));
     }
     Ok((train, Some(test)))

@@ -1,4 +1,4 @@
-//! Dense layers with ReLU between them, on the flattened image.
+//! Dense layers with ReLU between them, on the flattened sample.
 
 use super::{Model, Pass, line};
 use crate::config;
@@ -16,13 +16,13 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// The model for images of shape `input` (channels, rows, columns).
+    /// The model for samples of shape `input`.
     ///
     /// # Errors
     /// [`Error::Config`] when a hidden layer has width 0.
     pub fn new(
         card: &config::Model,
-        input: [usize; 3],
+        input: &[usize],
         classes: usize,
         params: &ParamBuilder,
     ) -> Result<Mlp> {

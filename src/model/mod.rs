@@ -38,8 +38,8 @@ pub trait Model {
     fn describe(&self) -> Vec<String>;
 }
 
-/// Makes the model that a card names, for images of shape `input` (channels, rows, columns) and
-/// `classes` classes, with its parameters in `params`.
+/// Makes the model that a card names, for samples of shape `input`, (channels, rows, columns) for images,
+/// and `classes` classes, with its parameters in `params`.
 ///
 /// # Errors
 /// [`Error::Config`] when the card does not fit the data; [`Error::Internal`] when memory is missing.
@@ -49,19 +49,21 @@ pub fn build(
     classes: usize,
     params: &ParamBuilder,
 ) -> Result<Box<dyn Model>> {
-    let &[channels, rows, cols] = input else {
+    if classes == 0 || input.is_empty() || input.contains(&0) {
         return Err(Error::Config(format!(
-            "models take images (channels, rows, columns); the data has shape {input:?}"
-        )));
-    };
-    if classes == 0 || input.contains(&0) {
-        return Err(Error::Config(format!(
-            "the data has images of shape {input:?} and {classes} classes; none of these may be 0"
+            "the data has samples of shape {input:?} and {classes} classes; none of these may be 0"
         )));
     }
-    let input = [channels, rows, cols];
     Ok(match card.kind {
-        ModelKind::LeNet5 => Box::new(LeNet5::new(card, input, classes, params)?),
+        ModelKind::LeNet5 => {
+            let &[channels, rows, cols] = input else {
+                return Err(Error::Config(format!(
+                    "model.kind: `lenet5` takes images (channels, rows, columns); the samples have \
+                     shape {input:?}; take `mlp`"
+                )));
+            };
+            Box::new(LeNet5::new(card, [channels, rows, cols], classes, params)?)
+        }
         ModelKind::Mlp => Box::new(Mlp::new(card, input, classes, params)?),
     })
 }

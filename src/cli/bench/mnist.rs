@@ -109,12 +109,12 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     let mut card: Card = serde_json::from_str(text)
         .map_err(|e| Error::Internal(format!("the card of {kind:?} inside this program: {e}")))?;
     let folder = folder(data)?;
-    for path in [&mut card.data.train.images, &mut card.data.train.labels] {
+    let train = &mut card.data.train;
+    for path in [&mut train.images, &mut train.labels].into_iter().flatten() {
         *path = folder.join(path.file_name().unwrap_or_default());
+        // Before anything is measured rather than after.
+        std::fs::metadata(&*path).map_err(|e| Error::reading(path, &e))?;
     }
-    // Before anything is measured rather than after.
-    std::fs::metadata(&card.data.train.images)
-        .map_err(|e| Error::reading(&card.data.train.images, &e))?;
     card.data.test = None;
     card.train.global_batch = global_batch;
     (card.train.epochs, card.train.max_steps) = (None, Some(1 << 40));
@@ -182,8 +182,9 @@ mod tests {
         for kind in [ModelKind::LeNet5, ModelKind::Mlp] {
             let card = card(kind, 96, None).unwrap();
             assert_eq!((card.model.kind, card.train.global_batch), (kind, 96));
-            assert!(card.data.train.images.ends_with("mnist/train-images-idx3-ubyte.gz"));
-            assert!(card.data.train.labels.is_file());
+            let train = card.data.train;
+            assert!(train.images.unwrap().ends_with("mnist/train-images-idx3-ubyte.gz"));
+            assert!(train.labels.unwrap().is_file());
         }
     }
 }

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Writes the small data sets of tests/golden/data and what numpy reads from them.
+
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy)
+
+expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
+their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
+no other order of the numbers has. Everything comes from fixed seeds.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+CASES = []
+
+
+def case(name, data, x, y, tolerance=1e-6):
+    """What annulus must read, given the samples as the Python library holds them."""
+    x = np.asarray(x, np.float32)
+    flat = x.reshape(len(x), -1)
+    places = np.arange(flat.shape[1])
+    CASES.append(
+        {
+            "name": name,
+            "data": data,
+            "shape": list(x.shape[1:]),
+            "labels": [int(label) for label in y],
+            "first": [[float(v) for v in row[:5]] for row in flat],
+            "sums": [float(row.astype(np.float64) @ places) for row in flat],
+            "tolerance": tolerance,
+        }
+    )
+
+
+def pixels(x, mean, std):
+    """What torchvision's ToTensor and Normalize make of (samples, rows, columns, channels) bytes."""
+    x = np.moveaxis(x, -1, 1).astype(np.float32) / np.float32(255)
+    return (x - np.float32(mean)) / np.float32(std)
+
+
+def cifar(folder, rng):
+    # torchvision holds CIFAR as bytes of shape (samples, 32, 32, 3); the binary files are channels first.
+    x = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    planes = np.moveaxis(x, -1, 1).reshape(3, -1)
+    y = np.array([[7], [0], [9]], np.uint8)
+    parts = np.concatenate([y, planes], 1)
+    parts[:2].tofile(folder / "cifar10-1.bin")
+    parts[2:].tofile(folder / "cifar10-2.bin")
+    files = {"files": ["cifar10-1.bin", "cifar10-2.bin"]}
+    data = {"format": "cifar10", "train": files, "classes": 10}
+    data["normalize"] = {"mean": 0.4734, "std": 0.2516}
+    case("cifar10", data, pixels(x, 0.4734, 0.2516), y[:, 0])
+    both = np.array([[4, 71], [19, 0]], np.uint8)
+    np.concatenate([both, planes[:2]], 1).tofile(folder / "cifar100.bin")
+    for name, column, classes in [("cifar100", 1, 100), ("cifar100-coarse", 0, 20)]:
+        data = {"format": name, "train": {"files": ["cifar100.bin"]}, "classes": classes}
+        case(name, data, pixels(x[:2], 0, 1), both[:, column])
+
+
+def npy(folder, rng):
+    x = rng.integers(0, 256, (4, 3, 5, 6), np.uint8)
+    y = np.array([2, 0, 1, 2], np.int64)
+    np.save(folder / "images.npy", x)
+    np.save(folder / "labels.npy", y)
+    data = {"format": "npy", "train": {"images": "images.npy", "labels": "labels.npy"}, "classes": 3}
+    data["normalize"] = {"mean": 0.5, "std": 0.25}
+    case("npy-images", data, pixels(np.moveaxis(x, 1, -1), 0.5, 0.25), y)
+    for kind in ["<i4", "<i8", "<f4", "<f8"]:
+        name = f"features-{kind[1:]}.npy"
+        x = (rng.standard_normal((4, 7)) * 1000).astype(kind)
+        np.save(folder / name, x)
+        data = {"format": "npy", "train": {"images": name, "labels": "labels.npy"}, "classes": 3}
+        case(f"npy-{kind[1:]}", data, x, y)
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
+    folder.mkdir(parents=True, exist_ok=True)
+    for make in [cifar, npy]:
+        make(folder, np.random.default_rng(2026))
+    text = ",\n".join(json.dumps(case) for case in CASES)
+    (folder / "expected.json").write_text(f"[\n{text}\n]\n")
+    print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+//! Data file formats: [`Format`], [`Split`], and what each format needs to be told.
+
+use super::Data;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Data file formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The IDX format of MNIST, plain or gzip: `images` and `labels`.
+    Idx,
+    /// The binary version of CIFAR-10: `files`.
+    Cifar10,
+    /// The binary version of CIFAR-100 with its 100 fine labels: `files`.
+    Cifar100,
+    /// The same with its 20 coarse labels: `files`.
+    #[serde(rename = "cifar100-coarse")]
+    Cifar100Coarse,
+    /// NumPy arrays: `images` and `labels`.
+    Npy,
+}
+
+impl Format {
+    /// The format as the card spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Idx => "idx",
+            Format::Cifar10 => "cifar10",
+            Format::Cifar100 => "cifar100",
+            Format::Cifar100Coarse => "cifar100-coarse",
+            Format::Npy => "npy",
+        }
+    }
+
+    /// The fields of [`Split`] that it needs and those that it may have as well.
+    fn fields(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Format::Idx | Format::Npy => (&["images", "labels"], &[]),
+            Format::Cifar10 | Format::Cifar100 | Format::Cifar100Coarse => (&["files"], &[]),
+        }
+    }
+}
+
+/// The files of one part of a data set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// File of the samples (idx: unsigned bytes; npy), of shape (samples, rows, columns) or (samples,
+    /// channels, rows, columns); with npy also (samples, features).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// File of the labels, whole numbers of shape (samples) (idx, npy).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// Files that follow one another (cifar10, cifar100).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PathBuf>,
+}
+
+impl Split {
+    /// What is wrong with the fields for data of this `format`: the field, and what is wrong with it.
+    fn problems(&self, format: Format) -> Vec<(&'static str, String)> {
+        let name = format.name();
+        let (needed, allowed) = format.fields();
+        let empty = |path: &PathBuf| path.as_os_str().is_empty();
+        let mut found = Vec::new();
+        for (field, given, is_empty) in [
+            ("images", self.images.is_some(), self.images.iter().any(empty)),
+            ("labels", self.labels.is_some(), self.labels.iter().any(empty)),
+            ("files", !self.files.is_empty(), self.files.iter().any(empty)),
+        ] {
+            if is_empty {
+                found.push((field, "is empty; give a file".to_owned()));
+            } else if given && !needed.contains(&field) && !allowed.contains(&field) {
+                let wanted = needed.join(" and ");
+                let what = format!("is not used by data.format `{name}`, which takes {wanted}");
+                found.push((field, what));
+            } else if !given && needed.contains(&field) {
+                found.push((field, format!("is missing; data.format `{name}` needs it")));
+            }
+        }
+        let twice = |(i, path)| self.files[..i].contains(path).then_some(path);
+        if let Some(path) = self.files.iter().enumerate().find_map(twice) {
+            found.push(("files", format!("names {} twice", path.display())));
+        }
+        if self.images.is_some() && self.images == self.labels && found.is_empty() {
+            found.push(("labels", "is the same file as images".to_owned()));
+        }
+        found
+    }
+}
+
+impl Data {
+    /// What is wrong with the fields taken together, each with its path.
+    pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let splits = [("data.train", Some(&self.train)), ("data.test", self.test.as_ref())];
+        let each = splits.into_iter().filter_map(|(path, split)| Some((path, split?)));
+        each.flat_map(|(path, split)| {
+            let problems = split.problems(self.format).into_iter();
+            problems.map(move |(field, what)| (format!("{path}.{field}"), what))
+        })
+        .collect()
+    }
+}

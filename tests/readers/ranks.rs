@@ -1,0 +1,43 @@
+//! The same data at 1, 2 and 3 ranks gives the same steps, whatever the format.
+
+use crate::common::{Mpi, hash, metrics, under};
+use crate::museum::{Museum, below, noise};
+use serde_json::{Value, json};
+
+/// In reproducible mode the same steps are the same bits.
+fn same_bits_at_any_rank_count(museum: &Museum, data: &Value) {
+    let card = museum.card(data).unwrap();
+    let path = museum.put("card.json", card.to_json_pretty().unwrap().as_bytes());
+    let run = |ranks: usize| {
+        let out = museum.path(&format!("run-{ranks}"));
+        under(Mpi::Open, ranks)
+            .arg_paths(["train"], &[&path])
+            .arg_paths(["--out"], &[&out])
+            .set("train.epochs=2")
+            .set("reproducible={\"leaves\": 4}")
+            .succeed();
+        assert!(metrics(&out, "step").len() > 4);
+        hash(&out)
+    };
+    let one = run(1);
+    assert!(one.is_string());
+    for ranks in [2, 3] {
+        assert_eq!(run(ranks), one, "{ranks} ranks differ from one: {data}");
+    }
+}
+
+#[test]
+fn cifar() {
+    let museum = Museum::new();
+    let mut rng = noise(1);
+    for (file, samples) in [("a", 21), ("b", 30)] {
+        let mut bytes = Vec::new();
+        for i in 0..samples {
+            bytes.push(i % 10);
+            bytes.extend((0..3072).map(|_| below(&mut rng, 256) as u8));
+        }
+        museum.put(file, &bytes);
+    }
+    let data = json!({"format": "cifar10", "train": {"files": ["a", "b"]}, "classes": 10});
+    same_bits_at_any_rank_count(&museum, &data);
+}
