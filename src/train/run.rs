@@ -24,6 +24,7 @@ use crate::config::SpikeAction;
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::report::lines::Lines;
+use crate::util::processor;
 use crate::util::whereabouts::{Phase, enter};
 
 /// A run between two steps.
@@ -304,6 +305,7 @@ impl<'a> Run<'a> {
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
+            processor: Some(processor::kind()),
             ledger_bytes: self.ledger.lines().map_or(0, Lines::bytes),
             guards: self.guards.state(),
             rewind,
