@@ -144,11 +144,10 @@ fn check_same_job(job: &Job, found: &Found) -> Result<()> {
         )));
     }
     let story = story_of(found)?;
-    if story.data != job.train.fingerprint() {
+    if story.data != job.fingerprint {
         return Err(Error::Data(format!(
             "{path} was trained on other data: {}, and now {}. {remedy}",
-            story.data,
-            job.train.fingerprint()
+            story.data, job.fingerprint
         )));
     }
     if snapshot.step > job.plan.total_steps {

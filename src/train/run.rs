@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
         let (rewind, rewind_groups) = rewind.unzip();
         let story = Story {
             seed: job.card.seed,
-            data: job.train.fingerprint(),
+            data: job.fingerprint.clone(),
             optimizer: about,
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
