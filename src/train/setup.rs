@@ -25,6 +25,8 @@ pub struct Job {
     pub replica: Replica,
     /// Training samples.
     pub train: Arc<dyn Dataset>,
+    /// Their fingerprint, which costs a pass over them.
+    pub fingerprint: String,
     /// Test samples, if there are any.
     pub test: Option<Arc<dyn Dataset>>,
     /// The length of the run.
@@ -53,7 +55,8 @@ impl Job {
 
         let device = group.together(device.open(group.local_rank()))?;
         let (train, test) = group.together(data::open(&card.data))?;
-        group.require_equal("the training data", &train.fingerprint())?;
+        let fingerprint = train.fingerprint();
+        group.require_equal("the training data", &fingerprint)?;
         if let Some(test) = &test {
             group.require_equal("the test data", &test.fingerprint())?;
         }
@@ -63,7 +66,7 @@ impl Job {
         broadcast(&mut replica, group)?;
         let plan = Plan::new(&card, train.len() as u64);
         let train = faults::spoil_the_loader(&card.faults, group.rank(), train);
-        Ok(Job { card, replica, train, test, plan })
+        Ok(Job { card, replica, train, fingerprint, test, plan })
     }
 
     /// Proves on the first samples that every parameter receives a gradient, and lays the gradients
