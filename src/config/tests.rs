@@ -66,7 +66,6 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("data.normalize.mean=1e39", "data.normalize.mean"),
         ("data.test_limit=3", "data.test_limit: needs test samples"),
         ("data.train.labels=", "data.train.labels: is empty"),
-        ("data.train.labels=i", "data.train.labels: is missing; data.format `idx` needs it"),
         ("data.train.labels=null", "data.train.labels: is missing; data.format `idx` needs it"),
         ("data.train.files=[\"a\"]", "data.train.files: is not used by data.format `idx`"),
         ("model.dropout=1", "model.dropout: 1 is not a number at least 0 and below 1"),
@@ -101,6 +100,12 @@ fn all_problems_are_listed_at_once_one_a_line() {
     ] {
         assert!(message.contains(&format!("\n  {path}")), "{path} in {message}");
     }
+}
+
+#[test]
+fn one_file_is_not_samples_and_labels_at_once() {
+    let message = refusal(&["data.train.images=/x", "data.train.labels=/x"]);
+    assert!(message.contains("data.train.labels: is the same file as images"), "{message}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// An npy file of this header and data.
 fn npy(header: &str, data: &[u8]) -> Vec<u8> {
     let mut header = header.to_owned();
-    while (10 + header.len() + 1) % 64 != 0 {
+    while !(10 + header.len() + 1).is_multiple_of(64) {
         header.push(' ');
     }
     header.push('\n');
@@ -233,5 +233,5 @@ fn no_mutation_makes_the_npy_reader_panic() {
         mutate(&mut files[which], 80, rng);
         put(&museum, files.each_ref().map(|bytes| &bytes[..]));
     });
-    assert!(taken > 100 && refused > 1000, "{taken} {refused}");
+    assert!(taken > 30 && refused > 1000, "{taken} {refused}");
 }
