@@ -66,7 +66,10 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("data.normalize.mean=1e39", "data.normalize.mean"),
         ("data.test_limit=3", "data.test_limit: needs test samples"),
         ("data.train.labels=", "data.train.labels: is empty"),
-        ("data.train.labels=null", "data.train.labels: is missing; data.format `idx` needs it"),
+        (
+            "data.train={\"images\":\"i\"}",
+            "data.train.labels: is missing; data.format `idx` needs it",
+        ),
         ("data.train.files=[\"a\"]", "data.train.files: is not used by data.format `idx`"),
         ("model.dropout=1", "model.dropout: 1 is not a number at least 0 and below 1"),
         ("model.hidden=[3]", "model.hidden: is used by `mlp` only"),

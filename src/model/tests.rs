@@ -129,7 +129,7 @@ fn a_card_that_does_not_fit_the_data_is_a_config_error_in_words() {
     for (card, input, words) in [
         (lenet.clone(), &[1, 15, 28][..], "images are 15×28 pixels; lenet5 needs at least 16×16"),
         (lenet.clone(), &[1, 3, 3], "images are 3×3 pixels"),
-        (lenet.clone(), &[28, 28], "the data has shape [28, 28]"),
+        (lenet.clone(), &[28, 28], "`lenet5` takes images"),
         (lenet, &[0, 28, 28], "none of these may be 0"),
         (card(ModelKind::LeNet5, &[3], 0.0), &[1, 28, 28], "fixed widths"),
         (card(ModelKind::Mlp, &[3, 0], 0.0), &[1, 28, 28], "at least 1"),
