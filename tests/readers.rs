@@ -11,5 +11,7 @@ mod common;
 mod golden;
 #[path = "readers/museum.rs"]
 mod museum;
+#[path = "readers/pictures.rs"]
+mod pictures;
 #[path = "readers/ranks.rs"]
 mod ranks;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the small data sets of tests/golden/data and what numpy reads from them.
+"""Writes the small data sets of tests/golden/data and what numpy and Pillow read from them.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy)
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy and pillow)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 import numpy as np
+from PIL import Image
 
 CASES = []
 
@@ -76,10 +77,70 @@ def npy(folder, rng):
         case(f"npy-{kind[1:]}", data, x, y)
 
 
+def smooth(rng, shape):
+    """Pictures as cameras make them: neighbours are alike."""
+    small = rng.integers(0, 256, (3, 3, 3), np.uint8)
+    return Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC)
+
+
+def pictures(folder, rng):
+    # Two classes, the second with more pictures; PNG of every mode, JPEG of both.
+    modes = {"ant": ["RGB", "L"], "bee": ["P", "RGBA", "LA", "1"]}
+    order = [("ant", 0), ("bee", 0), ("ant", 1), ("bee", 1), ("bee", 2), ("bee", 3)]
+    labels = [["ant", "bee"].index(name) for name, _ in order]
+    for name, kinds in modes.items():
+        (folder / "png" / name).mkdir(parents=True, exist_ok=True)
+        for i, mode in enumerate(kinds):
+            image = Image.fromarray(rng.integers(0, 256, (9, 14, 3), np.uint8))
+            image = image.convert("RGB" if mode == "RGBA" else mode)
+            if mode == "RGBA":
+                image.putalpha(Image.fromarray(rng.integers(0, 256, (9, 14), np.uint8)))
+            image.save(folder / "png" / name / f"{i}.png")
+    images = [Image.open(folder / "png" / name / f"{i}.png") for name, i in order]
+
+    def data(color, train="png", **more):
+        train = {"folder": train} if isinstance(train, str) else train
+        pictures = {"color": color, **more}
+        return {"format": "folder", "train": train, "classes": 2, "pictures": pictures}
+
+    def pillow(images, mode):
+        arrays = [np.asarray(image.convert(mode)) for image in images]
+        return pixels(np.stack([a if a.ndim == 3 else a[..., None] for a in arrays]), 0, 1)
+
+    case("folder-rgb", data("rgb"), pillow(images, "RGB"), labels)
+    case("folder-grey", data("grey"), pillow(images, "L"), labels)
+    (folder / "labels.csv").write_text("label,file\nbee,bee/3.png\nant,ant/0.png\n")
+    train = {"folder": "png", "labels": "labels.csv"}
+    case("folder-csv", data("rgb", train), pillow([images[5], images[0]], "RGB"), [1, 0])
+
+    (folder / "jpg" / "ant").mkdir(parents=True, exist_ok=True)
+    (folder / "jpg" / "bee").mkdir(parents=True, exist_ok=True)
+    smooth(rng, (31, 40)).save(folder / "jpg/ant/0.jpg", quality=90)
+    smooth(rng, (31, 40)).convert("L").save(folder / "jpg/bee/0.jpg", quality=90)
+    smooth(rng, (31, 40)).save(folder / "jpg/bee/1.JPEG", quality=90, progressive=True)
+    images = [Image.open(folder / "jpg" / name) for name in ["ant/0.jpg", "bee/0.jpg", "bee/1.JPEG"]]
+    for color, mode in [("rgb", "RGB"), ("grey", "L")]:
+        # Two decoders of JPEG may differ by a level or two.
+        case(f"jpeg-{color}", data(color, "jpg"), pillow(images, mode), [0, 1, 1], tolerance=0.012)
+    for filter in ["nearest", "bilinear", "bicubic", "lanczos"]:
+        for rows, columns in [(11, 17), (50, 44)]:
+            scaled = [
+                image.convert("RGB").resize((columns, rows), Image.Resampling[filter.upper()])
+                for image in images
+            ]
+            case(
+                f"resize-{filter}-{rows}",
+                data("rgb", "jpg", resize=[rows, columns], filter=filter),
+                pillow(scaled, "RGB"),
+                [0, 1, 1],
+                tolerance=0.012,
+            )
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy]:
+    for make in [cifar, npy, pictures]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

@@ -4,8 +4,8 @@
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
 use super::{
-    Checkpoint, Comm, Fault, Format, Guards, Ledger, Optimizer, Report, Reproducible, Schedule,
-    Split, Train,
+    Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
+    Reproducible, Schedule, Split, Train,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,12 @@ pub struct Data {
     /// Pixels, if they are bytes, become (pixel / 255 − mean) / std; other numbers (x − mean) / std.
     #[serde(default)]
     pub normalize: Normalize,
+    /// How the rows of tables become samples (csv).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<Csv>,
+    /// How pictures become samples (folder).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<Pictures>,
     /// Use only the first n training samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

@@ -1,6 +1,6 @@
 //! Data file formats: [`Format`], [`Split`], and what each format needs to be told.
 
-use super::Data;
+use super::{Data, Normalize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ pub enum Format {
     /// The same with its 20 coarse labels: `files`.
     #[serde(rename = "cifar100-coarse")]
     Cifar100Coarse,
+    /// Tables as text: `files`, with the columns in `data.csv`.
+    Csv,
+    /// PNG and JPEG pictures: `folder`, with a folder in it for each class, or with a CSV, `labels`.
+    Folder,
     /// NumPy arrays: `images` and `labels`.
     Npy,
 }
@@ -31,6 +35,8 @@ impl Format {
             Format::Cifar10 => "cifar10",
             Format::Cifar100 => "cifar100",
             Format::Cifar100Coarse => "cifar100-coarse",
+            Format::Csv => "csv",
+            Format::Folder => "folder",
             Format::Npy => "npy",
         }
     }
@@ -39,7 +45,10 @@ impl Format {
     fn fields(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Format::Idx | Format::Npy => (&["images", "labels"], &[]),
-            Format::Cifar10 | Format::Cifar100 | Format::Cifar100Coarse => (&["files"], &[]),
+            Format::Cifar10 | Format::Cifar100 | Format::Cifar100Coarse | Format::Csv => {
+                (&["files"], &[])
+            }
+            Format::Folder => (&["folder"], &["labels"]),
         }
     }
 }
@@ -52,10 +61,14 @@ pub struct Split {
     /// channels, rows, columns); with npy also (samples, features).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
-    /// File of the labels, whole numbers of shape (samples) (idx, npy).
+    /// File of the labels: whole numbers of shape (samples) (idx, npy), or a CSV with columns `file`, a path
+    /// inside the folder, and `label` (folder).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
-    /// Files that follow one another (cifar10, cifar100).
+    /// Folder of pictures (folder).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// Files that follow one another (cifar10, cifar100, csv).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
 }
@@ -70,10 +83,11 @@ impl Split {
         for (field, given, is_empty) in [
             ("images", self.images.is_some(), self.images.iter().any(empty)),
             ("labels", self.labels.is_some(), self.labels.iter().any(empty)),
+            ("folder", self.folder.is_some(), self.folder.iter().any(empty)),
             ("files", !self.files.is_empty(), self.files.iter().any(empty)),
         ] {
             if is_empty {
-                found.push((field, "is empty; give a file".to_owned()));
+                found.push((field, "is empty; give a path".to_owned()));
             } else if given && !needed.contains(&field) && !allowed.contains(&field) {
                 let wanted = needed.join(" and ");
                 let what = format!("is not used by data.format `{name}`, which takes {wanted}");
@@ -96,6 +110,46 @@ impl Split {
 impl Data {
     /// What is wrong with the fields taken together, each with its path.
     pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let mut found = self.problems_of_files();
+        let mut refuse_if = |wrong: bool, field: &str, what: &str| {
+            if wrong {
+                found.push((field.to_owned(), what.to_owned()));
+            }
+        };
+        let pictures = self.pictures.unwrap_or_default();
+        refuse_if(
+            self.pictures.is_some() && self.format != Format::Folder,
+            "data.pictures",
+            "is used by data.format `folder` only; remove it",
+        );
+        refuse_if(
+            self.csv.is_some() && self.format != Format::Csv,
+            "data.csv",
+            "is used by data.format `csv` only; remove it",
+        );
+        refuse_if(
+            self.csv.is_none() && self.format == Format::Csv,
+            "data.csv",
+            "is missing; say which columns are used",
+        );
+        refuse_if(
+            self.format == Format::Csv && self.normalize != Normalize::default(),
+            "data.normalize",
+            "is not used by data.format `csv`; give columns `mean` and `std`",
+        );
+        refuse_if(
+            pictures.filter.is_some() && pictures.resize.is_none(),
+            "data.pictures.filter",
+            "is used with data.pictures.resize only; remove it or give that",
+        );
+        if let Some(csv) = &self.csv {
+            let problems = csv.problems().into_iter();
+            found.extend(problems.map(|(field, what)| (format!("data.csv.{field}"), what)));
+        }
+        found
+    }
+
+    fn problems_of_files(&self) -> Vec<(String, String)> {
         let splits = [("data.train", Some(&self.train)), ("data.test", self.test.as_ref())];
         let each = splits.into_iter().filter_map(|(path, split)| Some((path, split?)));
         each.flat_map(|(path, split)| {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `card` | the card, the data set, the model |
 //! | `formats` | data file formats, the files of a data set |
+//! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
@@ -18,10 +19,12 @@
 
 mod card;
 mod checkpoint;
+mod csv;
 mod formats;
 mod guards;
 pub(crate) mod json;
 mod parse;
+mod pictures;
 mod reproducible;
 pub mod results;
 mod rules;
@@ -34,9 +37,11 @@ mod training;
 
 pub use card::*;
 pub use checkpoint::*;
+pub use csv::*;
 pub use formats::*;
 pub use guards::*;
 pub use parse::Problem;
+pub use pictures::*;
 pub use reproducible::Reproducible;
 pub use running::*;
 pub use schema::schema;

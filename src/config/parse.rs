@@ -7,12 +7,14 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// The fields that hold a path or a list of paths.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 9] = [
     "/data/train/images",
     "/data/train/labels",
+    "/data/train/folder",
     "/data/train/files",
     "/data/test/images",
     "/data/test/labels",
+    "/data/test/folder",
     "/data/test/files",
     "/report/out",
 ];

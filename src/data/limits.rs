@@ -18,6 +18,30 @@ pub const NPY_HEADER_BYTES: u32 = 64 << 10;
 /// Sizes in an npy header; NumPy has 64 at most.
 pub const NPY_MAX_DIMS: usize = 64;
 
+/// Bytes of a row of a CSV file.
+pub const CSV_ROW_BYTES: usize = 1 << 20;
+
+/// Different values of one column that are told apart: labels, categories.
+pub const CSV_VALUES: usize = 65_536;
+
+/// Features of a sample of a table, categories counted one by one.
+pub const TABLE_FEATURES: usize = 65_536;
+
+/// Bytes of features of one part of a table that each rank keeps in memory.
+pub const TABLE_MEMORY: usize = 256 << 20;
+
+/// Files in a folder; each takes about 100 bytes of memory.
+pub const FOLDER_FILES: usize = 10_000_000;
+
+/// Bytes of a picture's file.
+pub const PICTURE_BYTES: u64 = 64 << 20;
+
+/// Pixels of a picture.
+pub const PICTURE_PIXELS: u64 = 64 << 20;
+
+/// Bytes that a picture may take while it is decoded. A PNG of 1 MB can ask for 10 GB.
+pub const PICTURE_MEMORY: u64 = 512 << 20;
+
 /// The most bytes that a gzip file of `size` bytes may unpack to.
 #[must_use]
 pub fn gzip_cap(size: u64) -> u64 {

@@ -41,3 +41,20 @@ fn cifar() {
     let data = json!({"format": "cifar10", "train": {"files": ["a", "b"]}, "classes": 10});
     same_bits_at_any_rank_count(&museum, &data);
 }
+
+#[test]
+fn pictures() {
+    let museum = Museum::new();
+    let mut rng = noise(2);
+    for i in 0..40 {
+        let mut pixels = image::GrayImage::new(6, 5);
+        pixels.iter_mut().for_each(|pixel| *pixel = below(&mut rng, 256) as u8);
+        let path = museum.path(&format!("data/{}", ["ant", "bee", "cat"][i % 3]));
+        std::fs::create_dir_all(&path).unwrap();
+        pixels.save(path.join(format!("{i}.png"))).unwrap();
+    }
+    let pictures = json!({"color": "grey", "resize": [4, 4]});
+    let train = json!({"folder": "data"});
+    let data = json!({"format": "folder", "train": train, "classes": 3, "pictures": pictures});
+    same_bits_at_any_rank_count(&museum, &data);
+}

@@ -6,17 +6,26 @@
 //! | [`cifar`] | CIFAR-10 and CIFAR-100, the binary versions |
 //! | [`npy`] | the header of NumPy's array files |
 //! | [`arrays`] | samples in one array and labels in another, read row by row |
+//! | [`folder`], [`picture`] | folders of PNG and JPEG pictures; one picture |
+//! | [`table`], [`columns`], [`rows`] | CSV files; what the cells of a row become; one row after another |
+//! | [`names`] | labels and categories that are names |
 //! | [`source`] | an open file whose samples are read from their places |
 
 pub mod arrays;
 pub mod cifar;
+pub mod columns;
+pub mod folder;
+pub mod names;
 pub mod npy;
+pub mod picture;
+pub mod rows;
 pub mod source;
+pub mod table;
 
-use super::{ImageSet, SharedDataset};
+use super::{ImageSet, SharedDataset, limits};
 use crate::config::{Data, Format, Split};
 use crate::error::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Opens one part of the data set of a card.
@@ -33,6 +42,8 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
         Format::Cifar10 => cifar(cifar::Labels::Only)?,
         Format::Cifar100 => cifar(cifar::Labels::Fine)?,
         Format::Cifar100Coarse => cifar(cifar::Labels::Coarse)?,
+        Format::Csv => Arc::new(table::Table::open(card, split, limit, limits::TABLE_MEMORY)?),
+        Format::Folder => Arc::new(folder::Folder::open(card, split, limit)?),
         Format::Npy => {
             let [x, y] = pair(split)?.map(npy::open);
             Arc::new(arrays::ArraySet::open(x?, &y?, card.classes, card.normalize, limit)?)
@@ -45,17 +56,18 @@ fn pair(split: &Split) -> Result<[&Path; 2]> {
     Ok([given(split.images.as_ref(), "images")?, given(split.labels.as_ref(), "labels")?])
 }
 
-fn given<'a>(path: Option<&'a PathBuf>, field: &str) -> Result<&'a Path> {
-    path.map(PathBuf::as_path).ok_or_else(|| Error::Config(format!("{field}: is missing")))
+fn given<'a, T>(value: Option<&'a T>, field: &str) -> Result<&'a T> {
+    value.ok_or_else(|| Error::Config(format!("{field}: is missing")))
 }
 
 /// The label of sample `index`, if there is one and its memory has the right size.
 fn label_of<T: Copy + Into<u32>>(labels: &[T], index: usize, fits: bool) -> Result<u32> {
     match labels.get(index) {
         Some(&label) if fits => Ok(label.into()),
-        _ => Err(Error::Internal(format!(
-            "sample {index} of {} asked for, or in memory of another size",
-            labels.len()
-        ))),
+        _ => Err(no_sample(index, labels.len())),
     }
+}
+
+fn no_sample(index: usize, samples: usize) -> Error {
+    Error::Internal(format!("sample {index} of {samples} asked for, or in memory of another size"))
 }
