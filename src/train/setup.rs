@@ -50,7 +50,7 @@ impl Job {
         })?;
         conditions::check(&card, device, group)?;
 
-        let device = group.together(device.open(group.local_rank()))?;
+        let device = group.together(device.open(group.local_rank(), group.local_ranks()))?;
         let (train, test) = group.together(data::open(&card.data))?;
         group.require_equal("the training data", &train.fingerprint())?;
         if let Some(test) = &test {
