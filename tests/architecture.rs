@@ -178,6 +178,7 @@ fn unsafe_code_is_allowed_in_few_named_files_and_always_argued() {
         "nn/gemm.rs",
         "nn/simd.rs",
         "util/aligned.rs",
+        "util/allocator.rs",
         "util/malloc.rs",
         "util/shared.rs",
         "util/wide.rs",

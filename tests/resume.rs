@@ -168,6 +168,52 @@ fn kills(rounds: usize, seed: u64) {
 }
 
 #[test]
+#[ignore = "half a minute; scripts/extra/kills.sh runs it"]
+fn fifty_restarts_in_a_row_end_the_same_and_leave_nothing_behind() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let train = |mpi, out: &Path| train(mpi, 2, out).set("train.epochs=4");
+    train(Mpi::Open, &whole).succeed();
+    let mut room = 0;
+    for round in 0..50 {
+        let job = train(BOTH[round % 2], &broken);
+        // One step and a checkpoint, or a kill two steps later that loses both.
+        match round % 3 {
+            2 => assert_ne!(job.set(kill_at(1, steps(&broken) + 2)).run().code, 0),
+            _ => assert_eq!(job.set("train.max_time_s=0.001").run().code, 75),
+        }
+        let now: u64 = files(&broken).iter().map(|file| file.metadata().unwrap().len()).sum();
+        room = room.max(now);
+    }
+    train(Mpi::Open, &broken).succeed();
+    assert_same_run(&whole, &broken);
+    let names = |run: &Path| -> Vec<PathBuf> {
+        let name = |file: &PathBuf| file.strip_prefix(run).unwrap().to_owned();
+        let kept = |file: &PathBuf| !file.components().any(|c| c.as_os_str() == "checkpoints");
+        files(run).iter().map(name).filter(kept).collect()
+    };
+    assert_eq!(names(&whole), names(&broken));
+    // The last two and the best.
+    assert!(checkpoints(&broken).len() <= 3, "{:?}", checkpoints(&broken));
+    // Three checkpoints, one that is being written, and the lines of text.
+    let one: u64 = files(&checkpoints(&whole)[0]).iter().map(|f| f.metadata().unwrap().len()).sum();
+    assert!(room < 5 * one, "{room} bytes at most, where a checkpoint has {one}");
+}
+
+/// All files under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
 fn a_signal_to_one_rank_saves_and_all_leave_together_with_75() {
     for (mpi, signal, state) in [
         (Mpi::Open, "USR1", "preempted"),

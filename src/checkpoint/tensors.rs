@@ -7,6 +7,7 @@
 //! not used because it keeps the last of two tensors of one name and takes shapes of any length.
 
 use super::model_file::Named;
+use crate::util::allocator;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -96,8 +97,7 @@ pub(super) fn read(source: &mut impl Read, size: u64) -> Result<Vec<Named>> {
     for Entry { name, about } in entries {
         let count = ((about.data_offsets[1] - about.data_offsets[0]) / 4) as usize;
         let mut values = Vec::new();
-        values
-            .try_reserve_exact(count)
+        allocator::may_fail(|| values.try_reserve_exact(count))
             .map_err(|e| format!("{name:?} needs {count} values of 4 bytes: {e}"))?;
         values.resize(count, 0f32);
         source.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(cut)?;

@@ -4,7 +4,7 @@ use crate::collective::Group;
 use crate::comm::{self, launcher};
 use crate::error::Error;
 use crate::train::postmortem;
-use crate::util::whereabouts;
+use crate::util::{allocator, human, processes, whereabouts};
 use std::io::Write;
 use std::time::Duration;
 
@@ -69,8 +69,29 @@ pub fn abort_before_meeting(error: &Error) -> ! {
     std::process::exit(i32::from(error.exit_code()))
 }
 
-/// A panic anywhere ends the job, with the place and the words of the panic.
-pub fn install_panic_hook() {
+/// From now on a panic or an allocation that fails ends the job, wherever it happens, with its place.
+pub fn install_hooks() {
+    allocator::when_exhausted(end_exhausted);
+    install_panic_hook();
+}
+
+/// The end of a rank that could not get `size` bytes.
+fn end_exhausted(size: usize) -> ! {
+    comm::end_within(LIMIT, 70);
+    let has = human::bytes(processes::address_space());
+    let words = format!(
+        "out of memory: {} ({size} bytes) asked for, and the system gives this process no more than the \
+         {has} of address space it has. Look at the memory limit of the job (ulimit -v, cgroup, Slurm's \
+         --mem); a smaller train.global_batch, a larger train.accumulate or fewer ranks on a host \
+         need less",
+        human::bytes(size as u64)
+    );
+    let more = postmortem::examine_words(&words, 70);
+    tell(&format!("error: {}: {words}{more}", whereabouts::describe()));
+    comm::abort(70)
+}
+
+fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
         let words = payload
@@ -80,7 +101,7 @@ pub fn install_panic_hook() {
             .unwrap_or_else(|| "no message".to_owned());
         let place = info.location().map_or(String::new(), |at| format!(" at {at}"));
         comm::end_within(LIMIT, 70);
-        let more = postmortem::examine_panic(&format!("{words}{place}"));
+        let more = postmortem::examine_words(&format!("panic: {words}{place}"), 70);
         tell(&format!(
             "panic: {}: {words}{place}. This is a bug in annulus or a library it uses; please \
              report it with this line{more}",

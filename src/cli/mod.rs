@@ -30,7 +30,7 @@ pub fn run() -> ExitCode {
         // Reads files and nothing else: no other rank is needed, and no MPI.
         return diff::run(args);
     }
-    ending::install_panic_hook();
+    ending::install_hooks();
     if let Err(error) = crate::train::hear_signals() {
         ending::tell(&format!("error: {error}"));
         return ExitCode::from(error.exit_code());

@@ -13,6 +13,8 @@ pub struct Launch {
     pub size: usize,
     /// The rank that it gave this process, if it says so.
     pub rank: Option<usize>,
+    /// The variable that says so.
+    pub rank_variable: &'static str,
 }
 
 /// What the process's environment says; `None` when no launcher started it.
@@ -29,7 +31,9 @@ pub fn rank_hint() -> usize {
 
 fn read(var: impl Fn(&str) -> Option<String>) -> Option<Launch> {
     let number = |key: &str| var(key).and_then(|value| value.parse::<usize>().ok());
-    let launch = |name, size, rank| Some(Launch { name, size: number(size)?, rank: number(rank) });
+    let launch = |name, size, rank_variable| {
+        Some(Launch { name, size: number(size)?, rank: number(rank_variable), rank_variable })
+    };
     let step = || {
         let inside = var("SLURM_STEP_ID").or_else(|| var("SLURM_STEPID"))?;
         let numbered = inside.parse::<u32>().is_ok();

@@ -7,9 +7,12 @@
 pub mod launcher;
 mod mpi;
 pub mod roll_call;
+mod roster;
 pub mod threads;
+pub mod waiting;
 
 pub use mpi::library_version;
+pub use roster::START_TIMEOUT;
 
 use crate::error::{Error, Result};
 use std::time::Duration;
@@ -36,6 +39,9 @@ pub trait Peer: Send {
 
     /// Number of ranks.
     fn size(&self) -> usize;
+
+    /// How to call a rank in messages.
+    fn name(&self, rank: usize) -> &str;
 
     /// Sends `out` to rank `to` while receiving `into.len()` bytes from rank `from`.
     ///
@@ -113,6 +119,16 @@ pub trait Peer: Send {
     fn finish(self: Box<Self>);
 }
 
+/// An error that names the sender when a message of `got` bytes has come where `expected` were.
+fn right_length((got, expected): (usize, usize), sender: &str) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::Internal(format!(
+        "{sender} sent a message of {got} bytes where {expected} were expected"
+    )))
+}
+
 /// Numbers that a transport can reduce itself.
 pub enum Reducible<'a> {
     /// 32-bit floats.
@@ -129,13 +145,18 @@ pub enum Reducible<'a> {
 /// ranks as the launcher started: a binary built against one MPI and launched by another gives many
 /// jobs of one rank each, which would train side by side and never meet.
 ///
+/// MPI comes up only when all ranks have come. If that takes longer than [`START_TIMEOUT`] seconds (60
+/// where the environment does not say), this process says who is missing and ends with 69.
+///
 /// # Errors
 /// [`Error::Config`] when MPI and the launcher disagree, [`Error::Internal`] when MPI does not start.
 pub fn connect() -> Result<Box<dyn Peer>> {
     let Some(launch) = launcher::from_env() else {
         return Ok(Box::new(threads::alone()));
     };
+    let all_came = roster::expect_all(&launch);
     let peer = mpi::MpiPeer::init()?;
+    drop(all_came);
     if launch.size == peer.size() {
         return Ok(Box::new(peer));
     }

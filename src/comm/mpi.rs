@@ -3,7 +3,7 @@
 //! The safe calls of the `mpi` crate drop MPI's return codes and block for ever when a rank stops, and
 //! its request scopes cannot keep several segments of one buffer in flight. So this file speaks to
 //! the C interface: every return code is checked, every wait is `MPI_Test` against a deadline, and a
-//! waiting rank answers roll calls ([`super::roll_call`]) so that the silent one can be named. The C
+//! waiting rank answers roll calls ([`super::waiting`]) so that the silent one can be named. The C
 //! calls themselves are in [`raw`].
 //!
 //! One thread at a time talks to MPI (`MPI_THREAD_SERIALIZED`): whoever holds the [`MpiPeer`].
@@ -11,23 +11,21 @@
 mod raw;
 mod window;
 
-use super::roll_call::{self, RollCall};
-use super::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Patience, Peer, Reducible};
+use super::roll_call;
+use super::waiting::{Line, Wait, Waiting, Word};
+use super::{DEFAULT_SEGMENT, Patience, Peer, Reducible, right_length};
 use crate::error::{Error, Result};
-use crate::util::whereabouts::{self, Place};
 use mpi::environment::Universe;
 use mpi::topology::Communicator;
 use mpi::traits::AsRaw;
 use raw::{Comm, Number, probe, receive, send, send_eagerly, start_all_reduce, take_now, test};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use window::{IN_FLIGHT, Window};
 
-pub use raw::{abort, end_within, library_version};
+pub use raw::{abort, end_within, leave_now, library_version};
 
 /// Fruitless tests before a waiting rank looks at the clock and gives way to others.
 const SPINS: u32 = 512;
-/// How long a roll call waits for answers. A rank that waits answers within milliseconds.
-const ROLL_CALL: Duration = Duration::from_millis(500);
 /// How long a rank that others have given up on waits for its end: launchers take up to 1 s.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 
@@ -39,19 +37,19 @@ const TAG_HERE: i32 = 3;
 pub struct MpiPeer {
     universe: Universe,
     data: Comm,
-    control: Comm,
+    control: Control,
     rank: usize,
     size: usize,
-    deadline: Duration,
-    patience: Option<Patience>,
+    waiting: Waiting,
     segment: usize,
     staging: Vec<u8>,
     scratch: Vec<u64>,
-    names: Vec<String>,
     shared_cores: bool,
-    collective: u64,
     broken: bool,
 }
+
+/// A communicator for [`Word`]s alone.
+struct Control(Comm);
 
 /// Where arriving bytes go.
 enum Landing<'a> {
@@ -84,17 +82,14 @@ impl MpiPeer {
         Ok(MpiPeer {
             universe,
             data,
-            control,
+            control: Control(control),
             rank,
             size,
-            deadline: DEFAULT_DEADLINE,
-            patience: None,
+            waiting: Waiting::new(rank, size, GIVEN_UP),
             segment: DEFAULT_SEGMENT,
             staging: Vec::new(),
             scratch: Vec::new(),
-            names: (0..size).map(|r| format!("rank {r}")).collect(),
             shared_cores: false,
-            collective: 0,
             broken: false,
         })
     }
@@ -140,8 +135,8 @@ impl MpiPeer {
                 sends.requests[slot] = send(self.data, to, TAG_DATA, &out[range])?;
             }
             let mut moved = sends.oldest_done(|_| Ok(()))?.is_some();
-            let names = &self.names;
-            if let Some((slot, range)) = recvs.oldest_done(|n| right_length(n, &names[from]))? {
+            let name = self.waiting.name(from);
+            if let Some((slot, range)) = recvs.oldest_done(|n| right_length(n, name))? {
                 if let Landing::Staged(_, take) = &mut landing {
                     take(range.start, &staging[slot * self.segment..][..range.len()]);
                 }
@@ -167,66 +162,27 @@ impl MpiPeer {
         if !wait.spins.is_multiple_of(SPINS) {
             return Ok(());
         }
-        let called = self.answer_roll_calls()?;
-        let waited = wait.since.elapsed();
-        if called.is_none() && (waited < self.deadline || waited < wait.granted) {
-            return Ok(());
+        self.waiting.look(&mut self.control, wait, whom)
+    }
+}
+
+impl Line for Control {
+    fn say(&mut self, to: usize, word: Word) -> Result<()> {
+        match word {
+            Word::Where => send_eagerly(self.0, to, TAG_CALL, &[]),
+            Word::Here(place) => send_eagerly(self.0, to, TAG_HERE, &roll_call::to_bytes(place)),
         }
-        if called.is_none() && self.patience.as_ref().is_some_and(|wait_on| wait_on(waited)) {
-            wait.granted = waited + Duration::from_secs(1);
-            return Ok(());
-        }
-        // Whoever calls has given up, so this rank's wait is vain as well.
-        let (me, answers, names) = (self.rank, self.call_the_roll()?, self.names.clone());
-        if let Some(gone) = called.filter(|&r| waited < self.deadline && answers[r].is_none()) {
-            // That rank has named this one and is ending the job: this one has the word only if it is
-            // still here when all is over.
-            std::thread::sleep(GIVEN_UP);
-            return Err(Error::PeerLost(roll_call::too_late(&names[gone])));
-        }
-        let call = RollCall { me, whom, waited, answers, names }.keep();
-        Err(Error::PeerLost(call.verdict()))
     }
 
-    fn standing(&self) -> Place {
-        Place { collective: self.collective, ..whereabouts::place() }
-    }
-
-    /// Tells whoever asks where this rank stands; gives who did.
-    fn answer_roll_calls(&self) -> Result<Option<usize>> {
-        let mut called = None;
-        while let Some(caller) = probe(self.control, TAG_CALL)? {
-            take_now(self.control, caller, TAG_CALL, &mut [])?;
-            send_eagerly(self.control, caller, TAG_HERE, &roll_call::to_bytes(self.standing()))?;
-            called = Some(caller);
+    fn hear(&mut self) -> Result<Option<(usize, Word)>> {
+        let Some((from, tag)) = probe(self.0)? else { return Ok(None) };
+        if tag == TAG_CALL {
+            take_now(self.0, from, tag, &mut [])?;
+            return Ok(Some((from, Word::Where)));
         }
-        Ok(called)
-    }
-
-    /// Asks all other ranks where they stand; `None` for those that do not answer in time.
-    fn call_the_roll(&self) -> Result<Vec<Option<Place>>> {
-        let mut answers = vec![None; self.size];
-        answers[self.rank] = Some(self.standing());
-        for rank in (0..self.size).filter(|&r| r != self.rank) {
-            send_eagerly(self.control, rank, TAG_CALL, &[])?;
-        }
-        let start = Instant::now();
-        while start.elapsed() < ROLL_CALL && answers.contains(&None) {
-            self.answer_roll_calls()?;
-            while let Some(rank) = probe(self.control, TAG_HERE)? {
-                let mut bytes = [0; roll_call::BYTES];
-                take_now(self.control, rank, TAG_HERE, &mut bytes)?;
-                answers[rank] = Some(roll_call::from_bytes(bytes));
-            }
-            std::thread::yield_now();
-        }
-        // Ranks whose deadline comes a moment later ask the same question: stay for them.
-        let stay = Instant::now();
-        while stay.elapsed() < ROLL_CALL / 4 {
-            self.answer_roll_calls()?;
-            std::thread::yield_now();
-        }
-        Ok(answers)
+        let mut bytes = [0; roll_call::BYTES];
+        take_now(self.0, from, tag, &mut bytes)?;
+        Ok(Some((from, Word::Here(roll_call::from_bytes(bytes)))))
     }
 }
 
@@ -237,6 +193,10 @@ impl Peer for MpiPeer {
 
     fn size(&self) -> usize {
         self.size
+    }
+
+    fn name(&self, rank: usize) -> &str {
+        self.waiting.name(rank)
     }
 
     fn exchange(&mut self, to: usize, out: &[u8], from: usize, into: &mut [u8]) -> Result<()> {
@@ -294,21 +254,21 @@ impl Peer for MpiPeer {
     }
 
     fn configure(&mut self, deadline: Duration, segment: usize) {
-        self.deadline = deadline;
+        self.waiting.until(deadline);
         self.segment = segment;
     }
 
     fn be_patient(&mut self, patience: Option<Patience>) {
-        self.patience = patience;
+        self.waiting.be_patient(patience);
     }
 
     fn introduce(&mut self, names: Vec<String>, shared_cores: bool) {
-        self.names = names;
+        self.waiting.introduce(names);
         self.shared_cores = shared_cores;
     }
 
     fn announce(&mut self, collective: u64) {
-        self.collective = collective;
+        self.waiting.announce(collective);
     }
 
     fn finish(self: Box<Self>) {
@@ -324,27 +284,4 @@ impl Landing<'_> {
             Landing::Staged(len, _) => *len,
         }
     }
-}
-
-/// A wait that has been going on for a while.
-struct Wait {
-    since: Instant,
-    spins: u32,
-    /// So long the wait may last beyond the deadline.
-    granted: Duration,
-}
-
-impl Wait {
-    fn start() -> Wait {
-        Wait { since: Instant::now(), spins: 0, granted: Duration::ZERO }
-    }
-}
-
-fn right_length((got, expected): (usize, usize), name: &str) -> Result<()> {
-    if got == expected {
-        return Ok(());
-    }
-    Err(Error::Internal(format!(
-        "{name} sent a message of {got} bytes where {expected} were expected"
-    )))
 }

@@ -1,9 +1,6 @@
 //! Who is missing? Asked when a wait has passed its deadline.
 //!
-//! In a ring a single stopped rank makes every other one wait, each for its own left neighbour. The
-//! neighbour is rarely the culprit, so a rank that gives up first calls the roll: every rank that is
-//! still waiting inside MPI answers with where it stands, and whoever stays silent is named. A rank
-//! that is called gives up, too, and calls for itself: so every survivor can say who it was.
+//! What the ranks answered, as bytes and in words; who asks when is [`super::waiting`].
 
 use crate::util::whereabouts::{Phase, Place};
 use std::sync::{Mutex, PoisonError};

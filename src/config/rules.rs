@@ -1,7 +1,9 @@
 //! What one field of a card demands of another. Types and bounds of single fields stand in the
 //! schema (attributes beside the fields).
 
-use super::{Algorithm, Card, ModelKind, OptimizerKind, Problem, ScheduleKind, SpikeAction, Wire};
+use super::{
+    Algorithm, Card, FaultKind, ModelKind, OptimizerKind, Problem, ScheduleKind, SpikeAction, Wire,
+};
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
 pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
@@ -9,6 +11,7 @@ pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
     length_of_the_run(card, &mut rules);
     unused_options(card, &mut rules);
     values_that_clash(card, &mut rules);
+    faults_that_cannot_be(card, &mut rules);
     if card.reproducible.is_some() {
         reproducible_mode(card, &mut rules);
     }
@@ -112,6 +115,28 @@ fn reproducible_mode(card: &Card, rules: &mut Rules) {
         ),
     ] {
         rules.refuse_if(wrong, &[field, "reproducible"], what);
+    }
+}
+
+/// Places and durations are for some kinds of faults only.
+fn faults_that_cannot_be(card: &Card, rules: &mut Rules) {
+    for (i, fault) in card.faults.iter().enumerate() {
+        let field = |name: &str| format!("faults.{i}.{name}");
+        rules.refuse_if(
+            fault.at.is_some() && !fault.kind.is_of_process(),
+            &[&field("at"), &field("kind")],
+            "is for faults of the process only (panic, stop, kill, exit, abort, segfault, memory, slow)",
+        );
+        let slow = fault.kind == FaultKind::Slow;
+        rules.refuse_if(
+            fault.seconds.is_some() != slow,
+            &[&field("seconds"), &field("kind")],
+            if slow {
+                "is missing; say how long a `slow` rank sleeps"
+            } else {
+                "is for `slow` only"
+            },
+        );
     }
 }
 

@@ -123,11 +123,37 @@ impl Default for Report {
 pub struct Fault {
     /// The rank that suffers it.
     pub rank: usize,
-    /// At the start of this step, counted from 1.
+    /// In this step, counted from 1.
     #[schemars(range(min = 1))]
     pub step: u64,
     /// What happens.
     pub kind: FaultKind,
+    /// When this part of the step begins; at the start of the step when left out. For the kinds that
+    /// happen to the process: panic, stop, kill, exit, abort, segfault, memory, slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<FaultPlace>,
+    /// How long a `slow` rank sleeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub seconds: Option<f64>,
+}
+
+/// Parts of a step at which a fault can strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultPlace {
+    /// The forward pass.
+    Forward,
+    /// The backward pass.
+    Backward,
+    /// The reduction of the gradients.
+    Reduce,
+    /// The parameter update.
+    Optimizer,
+    /// The evaluation after the step.
+    Evaluation,
+    /// The checkpoint after the step.
+    Saving,
 }
 
 /// Kinds of injected faults.
@@ -144,6 +170,16 @@ pub enum FaultKind {
     Kill,
     /// The process exits with code 0 in the middle of the run.
     Exit,
+    /// The process aborts (SIGABRT).
+    Abort,
+    /// The process gets SIGSEGV.
+    Segfault,
+    /// The process gets no more memory (`RLIMIT_AS`) and asks for a gigabyte.
+    Memory,
+    /// The rank sleeps for `seconds`.
+    Slow,
+    /// The thread that reads the data panics.
+    Loader,
     /// The rank skips its next collective.
     Skip,
     /// One gradient becomes NaN.
@@ -152,4 +188,13 @@ pub enum FaultKind {
     Spike,
     /// One bit of one parameter flips after the step.
     Flip,
+}
+
+impl FaultKind {
+    /// Whether it happens to the process as such, so that it can happen anywhere in a step.
+    #[must_use]
+    pub fn is_of_process(self) -> bool {
+        use FaultKind::{Abort, Exit, Kill, Memory, Panic, Segfault, Slow, Stop};
+        matches!(self, Panic | Stop | Kill | Exit | Abort | Segfault | Memory | Slow)
+    }
 }

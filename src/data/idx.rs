@@ -10,6 +10,7 @@
 
 use super::limits;
 use crate::error::{Error, Result};
+use crate::util::allocator;
 use flate2::read::MultiGzDecoder;
 use std::fmt::Display;
 use std::fs::File;
@@ -142,7 +143,7 @@ impl Reader<'_> {
     /// The values, and proof that nothing follows them.
     fn body(&mut self, values: u64, shape: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(values as usize).map_err(|_| {
+        allocator::may_fail(|| bytes.try_reserve_exact(values as usize)).map_err(|_| {
             Error::Internal(format!("{}: no memory for {values} bytes", self.path.display()))
         })?;
         let outcome = self.source.by_ref().take(values).read_to_end(&mut bytes);

@@ -2,10 +2,15 @@
 //! with `ANNULUS_ALLOW_FAULTS=1` in the environment.
 
 use crate::collective::Group;
-use crate::config::{Fault, FaultKind};
+use crate::config::{Fault, FaultKind, FaultPlace};
+use crate::data::{Dataset, SharedDataset};
 use crate::error::{Error, Result};
 use crate::nn::ParamSet;
-use rustix::process::{Signal, getpid, kill_process};
+use crate::util::processes;
+use crate::util::whereabouts::{self, Phase};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The variable that must be 1.
@@ -24,31 +29,130 @@ pub fn check_allowed(faults: &[Fault]) -> Result<()> {
     )))
 }
 
+/// Makes ready what the card orders for `rank` inside steps.
+pub fn arm(faults: &[Fault], rank: usize) {
+    let mine = |f: &&Fault| f.rank == rank && f.at.is_some();
+    let armed: Vec<(Fault, AtomicBool)> =
+        faults.iter().filter(mine).map(|f| (f.clone(), AtomicBool::new(true))).collect();
+    if armed.is_empty() {
+        return;
+    }
+    whereabouts::watch(move |place| {
+        for (fault, pending) in &armed {
+            let here = fault.step == place.step && fault.at.map(phase) == Some(place.phase);
+            if here && pending.swap(false, Relaxed) {
+                strike(fault);
+            }
+        }
+    });
+}
+
+fn phase(place: FaultPlace) -> Phase {
+    match place {
+        FaultPlace::Forward => Phase::Forward,
+        FaultPlace::Backward => Phase::Backward,
+        FaultPlace::Reduce => Phase::Reduce,
+        FaultPlace::Optimizer => Phase::Optimizer,
+        FaultPlace::Evaluation => Phase::Evaluation,
+        FaultPlace::Saving => Phase::Saving,
+    }
+}
+
 /// Does what the card orders for this rank at the start of `step` (counted from 1).
 ///
 /// # Errors
 /// The ordered error.
-#[allow(clippy::panic)]
 pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()> {
     let rank = group.rank();
-    for fault in faults.iter().filter(|f| f.rank == rank && f.step == step) {
+    let mine = |f: &&Fault| f.rank == rank && f.step == step && f.at.is_none();
+    for fault in faults.iter().filter(mine) {
         match fault.kind {
-            FaultKind::Panic => panic!("ordered by the card's faults"),
             FaultKind::Error => {
                 return Err(Error::Io("an error ordered by the card's faults".to_owned()));
             }
-            FaultKind::Stop => {
-                signal(Signal::STOP)?;
-                // The signal may reach another thread first: stay here until it reaches this one.
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            FaultKind::Kill => signal(Signal::KILL)?,
-            FaultKind::Exit => std::process::exit(0),
             FaultKind::Skip => group.skip_next_collective(),
-            FaultKind::Nan | FaultKind::Flip | FaultKind::Spike => {}
+            _ => strike(fault),
         }
     }
     Ok(())
+}
+
+/// Does to this process what the fault says, if it is of that kind.
+#[allow(clippy::panic)]
+fn strike(fault: &Fault) {
+    match fault.kind {
+        FaultKind::Panic => panic!("ordered by the card's faults"),
+        FaultKind::Stop => {
+            signal(Signal::STOP);
+            // The signal may reach another thread first: stay here until it reaches this one.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        FaultKind::Kill => signal(Signal::KILL),
+        FaultKind::Exit => std::process::exit(0),
+        FaultKind::Abort => std::process::abort(),
+        // Rust's handler of stack overflows takes the first one, and steps aside.
+        FaultKind::Segfault => (0..2).for_each(|_| {
+            signal(Signal::SEGV);
+            std::thread::sleep(Duration::from_millis(100));
+        }),
+        FaultKind::Memory => run_out_of_memory(),
+        FaultKind::Slow => {
+            let seconds = fault.seconds.unwrap_or_default();
+            std::thread::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        }
+        _ => {}
+    }
+}
+
+/// Lets this process have no more than a quarter of a gigabyte beside what it has, and asks for a whole.
+fn run_out_of_memory() {
+    let now = processes::address_space().saturating_add(256 << 20);
+    let limit = Rlimit { current: Some(now), maximum: Some(now) };
+    if let Err(error) = setrlimit(Resource::As, limit) {
+        tell_and_go_on(&format!("cannot limit the address space: {error}"));
+    }
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 30)));
+}
+
+fn tell_and_go_on(what: &str) {
+    eprintln!("annulus: a fault ordered by the card does not happen: {what}");
+}
+
+/// Samples whose reading panics on this rank while it takes `step`, where the card orders that.
+pub fn spoil_the_loader(faults: &[Fault], rank: usize, samples: SharedDataset) -> SharedDataset {
+    let mine = |f: &&Fault| f.rank == rank && f.kind == FaultKind::Loader;
+    match faults.iter().find(mine) {
+        Some(fault) => Arc::new(Panicking { samples, step: fault.step }),
+        None => samples,
+    }
+}
+
+struct Panicking {
+    samples: SharedDataset,
+    step: u64,
+}
+
+impl Dataset for Panicking {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn sample_shape(&self) -> &[usize] {
+        self.samples.sample_shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.samples.classes()
+    }
+
+    fn read(&self, index: usize, out: &mut [f32]) -> Result<u32> {
+        assert!(whereabouts::step() < self.step, "ordered by the card's faults");
+        self.samples.read(index, out)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.samples.fingerprint()
+    }
 }
 
 /// Whether the card orders a spoiled gradient in `step`, on any rank: that step reduces after the
@@ -89,7 +193,8 @@ pub fn after_update(faults: &[Fault], step: u64, rank: usize, params: &ParamSet)
     Ok(())
 }
 
-fn signal(signal: Signal) -> Result<()> {
-    kill_process(getpid(), signal)
-        .map_err(|e| Error::Internal(format!("cannot send a signal to this process: {e}")))
+fn signal(signal: Signal) {
+    if let Err(error) = kill_process(getpid(), signal) {
+        tell_and_go_on(&format!("cannot send a signal to this process: {error}"));
+    }
 }

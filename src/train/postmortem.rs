@@ -34,10 +34,10 @@ pub fn examine(error: &Error) -> String {
     examine_in(folder(), call, &error.to_string(), error.exit_code())
 }
 
-/// As [`examine`], for a panic.
+/// As [`examine`], for an end that is no error value: a panic, memory that is used up.
 #[must_use]
-pub fn examine_panic(words: &str) -> String {
-    examine_in(folder(), None, &format!("panic: {words}"), 70)
+pub fn examine_words(words: &str, code: u8) -> String {
+    examine_in(folder(), None, words, code)
 }
 
 fn folder() -> Option<PathBuf> {

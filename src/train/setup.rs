@@ -25,6 +25,8 @@ pub struct Job {
     pub replica: Replica,
     /// Training samples.
     pub train: Arc<dyn Dataset>,
+    /// Their fingerprint, which costs a pass over them.
+    pub fingerprint: String,
     /// Test samples, if there are any.
     pub test: Option<Arc<dyn Dataset>>,
     /// The length of the run.
@@ -41,6 +43,7 @@ impl Job {
         let json = group.together(card.to_json_pretty())?;
         group.require_equal("the card", &json)?;
         group.together(faults::check_allowed(&card.faults))?;
+        faults::arm(&card.faults, group.rank());
         let deadline = card.comm.deadline_s.map_or(DEFAULT_DEADLINE, Duration::from_secs_f64);
         group.configure(Tuning {
             deadline,
@@ -52,7 +55,8 @@ impl Job {
 
         let device = group.together(device.open(group.local_rank(), group.local_ranks()))?;
         let (train, test) = group.together(data::open(&card.data))?;
-        group.require_equal("the training data", &train.fingerprint())?;
+        let fingerprint = train.fingerprint();
+        group.require_equal("the training data", &fingerprint)?;
         if let Some(test) = &test {
             group.require_equal("the test data", &test.fingerprint())?;
         }
@@ -61,7 +65,8 @@ impl Job {
         group.require_equal("the model's parameters", &replica.params.signature())?;
         broadcast(&mut replica, group)?;
         let plan = Plan::new(&card, train.len() as u64);
-        Ok(Job { card, replica, train, test, plan })
+        let train = faults::spoil_the_loader(&card.faults, group.rank(), train);
+        Ok(Job { card, replica, train, fingerprint, test, plan })
     }
 
     /// Proves on the first samples that every parameter receives a gradient, and lays the gradients

@@ -209,3 +209,49 @@ fn set(var: &Var, values: &[f32]) -> Result<()> {
     let tensor = Tensor::from_slice(values, var.shape(), var.device())?;
     Ok(var.set(&tensor.to_dtype(var.dtype())?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+
+    /// What each of three ranks gets from `broadcast`, where rank 2 has the variable `name` of `shape`
+    /// beside the bias that all have.
+    fn broadcast(name: &'static str, shape: &'static [usize]) -> Vec<Result<()>> {
+        let of = |peer: threads::ThreadPeer, mine: (&str, &[usize])| {
+            let mut strategy = Strategy::over(Group::meet(Box::new(peer))?);
+            let vars = VarMap::new();
+            for (name, shape) in [("bias", [3].as_slice()), mine] {
+                let var = Var::zeros(shape, DType::F32, &Device::Cpu)?;
+                vars.data().lock().unwrap().insert(name.to_owned(), var);
+            }
+            strategy.broadcast(&vars)
+        };
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = threads::world(3)
+                .into_iter()
+                .enumerate()
+                .map(|(rank, peer)| {
+                    let mine =
+                        if rank == 2 { (name, shape) } else { ("weight", [3, 4].as_slice()) };
+                    scope.spawn(move || of(peer, mine))
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn ranks_whose_variables_differ_in_name_or_shape_are_refused_and_both_are_shown() {
+        assert!(broadcast("weight", &[3, 4]).iter().all(Result::is_ok));
+        for (name, shape) in [("kernel", [3, 4].as_slice()), ("weight", &[4, 3])] {
+            for refused in broadcast(name, shape) {
+                let error = refused.unwrap_err();
+                assert_eq!(error.exit_code(), 78);
+                let text = error.to_string();
+                let theirs = format!("{name} F32 {shape:?}");
+                assert!(text.contains("weight F32 [3, 4]") && text.contains(&theirs), "{text}");
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Small things that know nothing of the rest: random numbers, memory, where a rank is, formatting.
 
 pub mod aligned;
+pub mod allocator;
 pub mod bits_hash;
 pub mod clock;
 pub mod files;

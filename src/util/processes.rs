@@ -1,6 +1,7 @@
 //! What has become of another process of this host.
 
 use rustix::process::{Pid, test_kill_process};
+use std::path::PathBuf;
 
 /// The state of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,46 @@ pub fn state(pid: u32) -> State {
         Some('Z' | 'X') => State::Gone,
         _ => State::Alive,
     }
+}
+
+/// The processes of this host that can be seen.
+pub fn all() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The process that started process `pid`, as far as Linux tells.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // State and parent stand after the name, which is in brackets and may hold brackets itself.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The file that process `pid` runs, if this user may know.
+#[must_use]
+pub fn program(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// A variable of the environment with which process `pid` was started, if this user may know.
+#[must_use]
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let of = |entry: &[u8]| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    environment.split(|&byte| byte == 0).find_map(of)
+}
+
+/// Bytes of this process's address space, as Linux tells it; 0 where it does not.
+#[must_use]
+pub fn address_space() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

@@ -80,6 +80,9 @@ static PHASE: AtomicU8 = AtomicU8::new(Phase::Startup as u8);
 static COLLECTIVE: AtomicU64 = AtomicU64::new(0);
 static BUCKET: AtomicUsize = AtomicUsize::new(NO_BUCKET);
 
+type Watcher = Box<dyn Fn(Place) + Send + Sync>;
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
 const NO_BUCKET: usize = usize::MAX;
 
 /// Says once who this process is. A second call changes nothing.
@@ -97,6 +100,15 @@ pub fn at_step(step: u64) {
 pub fn enter(phase: Phase) {
     PHASE.store(phase as u8, Relaxed);
     flight::note(place());
+    if let Some(watcher) = WATCHER.get() {
+        watcher(place());
+    }
+}
+
+/// From now on `watcher` is called, on the thread that enters, with each phase that this process
+/// enters. For rehearsed faults; the first one given stays.
+pub fn watch(watcher: impl Fn(Place) + Send + Sync + 'static) {
+    let _ = WATCHER.set(Box::new(watcher));
 }
 
 /// The gradient bucket whose reduction begins now; `None` after the last.

@@ -208,13 +208,18 @@ impl Running {
         no_process_left(&self.child);
     }
 
+    /// Sends a signal to the launcher and to no other process.
+    pub fn signal_launcher(&self, signal: &str) {
+        send(signal, self.child.id());
+    }
+
     /// Sends a signal to the last of its ranks and to no other process.
     pub fn signal_a_rank(&self, signal: &str) {
         send(signal, *ranks().last().expect("a rank is running"));
     }
 }
 
-fn send(signal: &str, pid: u32) {
+pub fn send(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
 }
 
@@ -227,7 +232,7 @@ fn is_ours(line: &str) -> bool {
 }
 
 /// Process ids of all ranks of this checkout's annulus; its tests run one job at a time.
-fn ranks() -> Vec<u32> {
+pub fn ranks() -> Vec<u32> {
     let output = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let of_rank = |line: &&str| line.split_whitespace().nth(1).is_some_and(is_ours);
@@ -304,6 +309,12 @@ pub fn story(run: &Path) -> Vec<String> {
             line.to_string()
         })
         .collect()
+}
+
+/// The last sign of life of a rank, as far as it is there.
+pub fn sign(run: &Path, rank: usize) -> serde_json::Value {
+    let text = std::fs::read(run.join(format!("ranks/{rank:04}.json"))).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// The hash of the parameters with which a run was completed.

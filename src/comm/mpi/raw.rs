@@ -147,18 +147,19 @@ pub fn test(request: &mut Request) -> Result<Option<usize>> {
     Ok(Some(bytes.max(0) as usize))
 }
 
-/// The rank that a message with this tag has come from, if any.
-pub fn probe(comm: Comm, tag: c_int) -> Result<Option<usize>> {
+/// Rank and tag of a message that has come, if any.
+pub fn probe(comm: Comm) -> Result<Option<(usize, c_int)>> {
     let mut there = 0;
     let mut status = std::mem::MaybeUninit::<ffi::MPI_Status>::zeroed();
-    // SAFETY: `comm` is valid; MPI fills `status` when a message is there.
+    // SAFETY: `comm` is valid; MPI fills `status` when a message is there; zeroes are a valid status.
     unsafe {
+        let (any, tag) = (ffi::RSMPI_ANY_SOURCE, ffi::RSMPI_ANY_TAG);
         check(
             "look for messages",
-            ffi::MPI_Iprobe(ffi::RSMPI_ANY_SOURCE, tag, comm.0, &mut there, status.as_mut_ptr()),
+            ffi::MPI_Iprobe(any, tag, comm.0, &mut there, status.as_mut_ptr()),
         )?;
-        let source = status.assume_init().MPI_SOURCE;
-        Ok((there != 0).then_some(source as usize))
+        let status = status.assume_init();
+        Ok((there != 0).then_some((status.MPI_SOURCE as usize, status.MPI_TAG)))
     }
 }
 
@@ -187,12 +188,17 @@ pub fn library_version() -> String {
         .unwrap_or_else(|| "an MPI library that does not tell its name".to_owned())
 }
 
+/// Ends this process at once, whatever its other threads do.
+pub fn leave_now(code: u8) -> ! {
+    // SAFETY: ends the process without running anything else, which is the purpose.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
 /// See [`crate::comm::end_within`].
 pub fn end_within(limit: Duration, code: u8) {
     let end = move || {
         std::thread::sleep(limit);
-        // SAFETY: ends the process without running anything else, which is the purpose.
-        unsafe { libc::_exit(i32::from(code)) }
+        leave_now(code);
     };
     // Without a thread there is no second way out; the first one is still there.
     let _ = std::thread::Builder::new().spawn(end);
