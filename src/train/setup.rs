@@ -53,7 +53,7 @@ impl Job {
         })?;
         conditions::check(&card, device, group)?;
 
-        let device = group.together(device.open(group.local_rank()))?;
+        let device = group.together(device.open(group.local_rank(), group.local_ranks()))?;
         let (train, test) = group.together(data::open(&card.data))?;
         let fingerprint = train.fingerprint();
         group.require_equal("the training data", &fingerprint)?;

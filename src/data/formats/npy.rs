@@ -18,7 +18,7 @@ use std::path::Path;
 /// Opens the array in the file at `path`.
 ///
 /// # Errors
-/// [`Error::NoInput`] if it is missing; [`Error::Data`] if it is no npy file of numbers, in C order and
+/// As [`Source::open`]; [`Error::Data`](crate::error::Error::Data) if it is no npy file of numbers, in C order and
 /// of the size that its header declares.
 pub fn open(path: &Path) -> Result<Array> {
     let source = Source::open(path)?;
