@@ -15,3 +15,5 @@ mod museum;
 mod pictures;
 #[path = "readers/ranks.rs"]
 mod ranks;
+#[path = "readers/tables.rs"]
+mod tables;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the small data sets of tests/golden/data and what numpy and Pillow read from them.
+"""Writes the small data sets of tests/golden/data and what numpy, Pillow and pandas read from them.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy and pillow)
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas and pillow)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 CASES = []
@@ -137,10 +138,48 @@ def pictures(folder, rng):
             )
 
 
+def tables(folder, rng):
+    text = '''id,age,"colour, main",weight,species
+1,12,red,1e3,wolf
+2,7.25,"blue, dark",-0.001,fox
+3,,green,NA,"the ""owl"""
+
+4, 3 ,red,+4.5,fox
+'''
+    (folder / "table.csv").write_text(text)
+    (folder / "table-crlf.csv").write_bytes(("\ufeff" + text).replace("\n", "\r\n").encode())
+    frame = pd.read_csv(folder / "table.csv", skipinitialspace=True)
+    frame["age"] = (frame["age"].fillna(-1) - 5) / 2.5
+    frame["weight"] = frame["weight"].fillna(0)
+    colours = pd.get_dummies(frame["colour, main"])
+    x = pd.concat([frame[["weight"]], colours, frame[["age"]]], axis=1).to_numpy(np.float64)
+    y = frame["species"].astype("category").cat.codes
+    columns = [
+        {"name": "weight", "kind": "numeric", "fill": "0"},
+        {"name": "colour, main", "kind": "category"},
+        {"name": "species", "kind": "label"},
+        {"name": "age", "kind": "numeric", "fill": "-1", "mean": 5, "std": 2.5},
+    ]
+    for name in ["table.csv", "table-crlf.csv"]:
+        csv = {"missing": ["NA"], "columns": columns}
+        data = {"format": "csv", "train": {"files": [name]}, "classes": 3, "csv": csv}
+        case(name, data, x, y)
+    # Tabs, no header, no quotes; numbers as pandas writes them.
+    frame = pd.DataFrame(rng.standard_normal((5, 3)) * 10.0 ** rng.integers(-8, 9, (5, 3)))
+    frame["label"] = [3, 0, 2, 1, 3]
+    frame.to_csv(folder / "table.tsv", sep="\t", header=False, index=False)
+    back = pd.read_csv(folder / "table.tsv", sep="\t", header=None, float_precision="round_trip")
+    columns = [{"name": str(i), "kind": "numeric"} for i in [3, 1, 2]]
+    csv = {"header": False, "delimiter": "\t", "quote": ""}
+    csv["columns"] = [*columns, {"name": "4", "kind": "label"}]
+    data = {"format": "csv", "train": {"files": ["table.tsv"]}, "classes": 4, "csv": csv}
+    case("table.tsv", data, back[[2, 0, 1]].to_numpy(np.float64), back[3])
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy, pictures]:
+    for make in [cifar, npy, pictures, tables]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

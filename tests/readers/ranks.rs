@@ -58,3 +58,39 @@ fn pictures() {
     let data = json!({"format": "folder", "train": train, "classes": 3, "pictures": pictures});
     same_bits_at_any_rank_count(&museum, &data);
 }
+
+#[test]
+fn tables() {
+    let museum = Museum::new();
+    let mut rng = noise(3);
+    let mut text = "a,b,label\n".to_owned();
+    for i in 0..50 {
+        text += &format!("{},{},{}\n", below(&mut rng, 100), ["x", "y"][i % 2], i % 3);
+    }
+    museum.put("table.csv", text.as_bytes());
+    let columns = json!([
+        {"name": "a", "kind": "numeric", "mean": 50, "std": 30},
+        {"name": "b", "kind": "category"},
+        {"name": "label", "kind": "label"},
+    ]);
+    let train = json!({"files": ["table.csv"]});
+    let data = json!({"format": "csv", "train": train, "classes": 3, "csv": {"columns": columns}});
+    same_bits_at_any_rank_count(&museum, &data);
+}
+
+#[test]
+fn a_model_of_images_is_refused_for_a_table_before_training() {
+    let museum = Museum::new();
+    museum.put("table.csv", b"a,label\n1,0\n2,1\n");
+    let columns = json!([{"name": "a", "kind": "numeric"}, {"name": "label", "kind": "label"}]);
+    let train = json!({"files": ["table.csv"]});
+    let data = json!({"format": "csv", "train": train, "classes": 2, "csv": {"columns": columns}});
+    let mut card = museum.card(&data).unwrap();
+    card.model = serde_json::from_value(json!({"kind": "lenet5"})).unwrap();
+    let path = museum.put("card.json", card.to_json_pretty().unwrap().as_bytes());
+    let out = museum.path("run");
+    let ended =
+        under(Mpi::Open, 2).arg_paths(["train"], &[&path]).arg_paths(["--out"], &[&out]).run();
+    assert_eq!(ended.code, 78, "{}", ended.all_output());
+    assert!(ended.stderr.contains("model.kind: `lenet5` takes images"), "{}", ended.stderr);
+}
