@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `card` | the card, the data set, the model |
+//! | `augment` | how training samples are drawn and changed |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
@@ -15,6 +16,7 @@
 //! | `rules` | what one field demands of another |
 //! | `results` | which fields decide the results of a run |
 
+mod augment;
 mod card;
 mod checkpoint;
 mod guards;
@@ -30,6 +32,7 @@ mod set;
 mod tests;
 mod training;
 
+pub use augment::*;
 pub use card::*;
 pub use checkpoint::*;
 pub use guards::*;
