@@ -124,7 +124,8 @@ fn main() {
     let sampler = Sampler::new(digits.len() as u64, 1, card.seed);
 
     let columns = DIGITS.len() * EPOCHS as usize;
-    let (width, height) = (NAMES + columns * (TILE + GAP) + 4 * GAP, ROWS.len() * (TILE + GAP) + GAP);
+    let (width, height) =
+        (NAMES + columns * (TILE + GAP) + 4 * GAP, ROWS.len() * (TILE + GAP) + GAP);
     let mut sheet = Sheet { width, height, bytes: vec![255; 3 * width * height] };
     for (row, (name, list)) in ROWS.iter().enumerate() {
         let y = GAP + row * (TILE + GAP);

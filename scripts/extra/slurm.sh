@@ -10,8 +10,11 @@ scripts/lab/slurm-up.sh "$state" 2 1
 # shellcheck disable=SC1091
 . "$state/env.sh"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-# Long enough for two terms of the short jobs below on any machine that is not faster than four times ours.
-long=(configs/lenet-mnist.json --set "train.epochs=${EPOCHS:-60}")
+# Long enough for two terms of the short jobs below on this machine: two and a half minutes of training.
+target/release/annulus train configs/lenet-mnist.json --threads 1 --set train.epochs=2 --out "$state/pace" >/dev/null
+epochs=$(sed -n 's/.*"kind":"summary".*"seconds":\([0-9.]*\).*/\1/p' "$state/pace/metrics.jsonl" |
+  awk '{ print int(150 / ($1 / 4)) + 1 }')
+long=(configs/lenet-mnist.json --set "train.epochs=${EPOCHS:-$epochs}")
 
 # submit NAME LAUNCHER [SBATCH-OPTION…] -- CARD [TRAIN-OPTION…]: waits for the job's last end; sets
 # $restarts and $hash.

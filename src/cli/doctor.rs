@@ -4,6 +4,7 @@ use crate::collective::{Algorithm, Group, Tuning, self_test};
 use crate::comm::{self, launcher};
 use crate::error::Result;
 use crate::report::console::say;
+use crate::train::gpus;
 use std::time::Duration;
 
 /// Short, so that a lost message shows soon; small segments, so that every boundary is met.
@@ -33,8 +34,11 @@ pub fn run(group: &mut Group) -> Result<()> {
     if local > cores {
         fact("", "more ranks than cores: correct, but slow; ranks give way while they wait");
     }
-    let cuda = if candle_core::utils::cuda_is_available() { "built in" } else { "not built in" };
-    fact("cuda", cuda);
+    match gpus::list() {
+        _ if !candle_core::utils::cuda_is_available() => fact("cuda", "not built in"),
+        Ok(gpus) => fact("cuda", &gpus.join(", ")),
+        Err(why) => fact("cuda", &format!("built in, but no GPU can be used: {why}")),
+    }
     match group.shared_memory() {
         Ok(()) => fact("memory", "the ranks of each host share memory"),
         Err(why) => fact("memory", &format!("not shared, messages are used instead: {why}")),

@@ -1,6 +1,8 @@
 //! The models that a card can name. To add one, copy a neighbour and give it a line in [`build`].
 
 mod gpt;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 mod lenet;
 mod mlp;
 

@@ -15,6 +15,8 @@ mod elementary;
 mod embedding;
 mod gelu;
 mod gemm;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 mod grads;
 mod hook;
 mod host;

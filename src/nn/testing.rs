@@ -18,7 +18,15 @@ pub(crate) fn random_tensor(shape: &[usize], seed: u64) -> Tensor {
 
 /// A layer built by `build`, and the set of its parameters, all at random values.
 pub(crate) fn params_of<L>(build: impl FnOnce(&ParamBuilder) -> Result<L>) -> (ParamSet, L) {
-    let builder = ParamBuilder::new(5, &Device::Cpu);
+    params_on(&Device::Cpu, build)
+}
+
+/// The same on `device`.
+pub(crate) fn params_on<L>(
+    device: &Device,
+    build: impl FnOnce(&ParamBuilder) -> Result<L>,
+) -> (ParamSet, L) {
+    let builder = ParamBuilder::new(5, device);
     let layer = build(&builder).unwrap();
     let set = builder.finish(1 << 20, 1 << 20).unwrap();
     for (i, param) in set.iter().enumerate() {
@@ -182,4 +190,36 @@ pub(crate) fn assert_agree(left: (Vec<Vec<f32>>, Vec<f32>), right: (Vec<Vec<f32>
             assert!((a - b).abs() <= 1e-5 * largest, "tensor {i}[{j}]: {a} and {b}");
         }
     }
+}
+
+/// Checks that a layer gives on the first GPU what it gives on the processor, outputs and gradients,
+/// within `allowed` of the largest value of each tensor, and on the GPU the same bits twice.
+#[cfg(feature = "cuda")]
+pub(crate) fn check_on_gpu<L>(
+    shape: &[usize],
+    allowed: f32,
+    build: impl Fn(&ParamBuilder) -> Result<L>,
+    forward: impl Fn(&L, &Tensor) -> Result<Tensor>,
+) {
+    let on = |device: &Device| {
+        let (set, layer) = params_on(device, &build);
+        let x = random_tensor(shape, 3).to_device(device).unwrap();
+        let (mut tensors, out) = gradients(&set, &x, |x| forward(&layer, x));
+        tensors.push(out);
+        tensors
+    };
+    let gpu = Device::new_cuda(0).unwrap();
+    let (host, first) = (on(&Device::Cpu), on(&gpu));
+    let mut worst = 0f32;
+    for (i, (a, b)) in host.iter().zip(&first).enumerate() {
+        assert_eq!(a.len(), b.len(), "tensor {i}");
+        let largest = a.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (j, (a, b)) in a.iter().zip(b).enumerate() {
+            let apart = (a - b).abs();
+            assert!(apart <= allowed * largest, "tensor {i}[{j}]: {a} here, {b} on the GPU");
+            worst = worst.max(if largest > 0.0 { apart / largest } else { 0.0 });
+        }
+    }
+    println!("{shape:?}: at most {worst:.1e} of the largest value apart");
+    assert!(first == on(&gpu), "{shape:?}: other bits the second time");
 }

@@ -1,5 +1,6 @@
 //! What a job is, in a few lines: printed before the first step and by `--dry-run`.
 
+use super::gpus;
 use super::pace::SHORTEST;
 use super::plan::Plan;
 use super::setup::Job;
@@ -15,6 +16,9 @@ pub fn heading(console: &Console, job: &Job, group: &Group) {
     let about = if card.about.is_empty() { "training" } else { &card.about };
     console.line(&format!("annulus {}: {about}", env!("CARGO_PKG_VERSION")));
     console.fact("ranks", &ranks(group));
+    if let Some(number) = gpus::number(job.replica.device()) {
+        console.fact("device", &format!("{}, on rank 0", gpus::describe(number)));
+    }
     if group.size() > 1 {
         console.fact("reduce", &reduction(card, group));
         console.fact("deadline", &deadline(card));

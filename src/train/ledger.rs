@@ -94,7 +94,7 @@ fn about(job: &Job, group: &Group) -> Result<About> {
     job.replica.visit(&mut |name, _| tensors.push(name.to_string()))?;
     Ok(About {
         card: job.card.hash()?,
-        data: job.train.fingerprint(),
+        data: job.fingerprint.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         ranks: group.size(),
         tensors,

@@ -10,6 +10,7 @@ pub mod device;
 mod early_stopping;
 mod evaluate;
 mod faults;
+pub mod gpus;
 mod guards;
 mod heading;
 mod leaves;

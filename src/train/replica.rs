@@ -1,13 +1,15 @@
 //! One rank's copy of the model, with everything that computes on it.
 
+use super::device::explain;
 use super::tally::Tally;
 use crate::checkpoint::model_file::Named;
 use crate::config::Card;
 use crate::data::{Batch, Dataset, Draw};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{self, Model, Pass};
 use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to};
 use crate::optim::{self, Optimizer};
+use crate::util::human;
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -70,7 +72,8 @@ impl Replica {
     /// [`crate::error::Error::Config`] when the model cannot take such samples.
     pub fn build(card: &Card, shape: &[usize], device: &Device) -> Result<Replica> {
         let builder = ParamBuilder::new(card.seed, device);
-        let model = model::build(&card.model, shape, card.data.classes, &builder)?;
+        let model = model::build(&card.model, shape, card.data.classes, &builder)
+            .map_err(|e| explain(e, device, || "while the parameters were put there".to_owned()))?;
         let bytes = bucket_bytes(card);
         let params = builder.finish(bytes.first, bytes.others)?;
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
@@ -90,6 +93,10 @@ impl Replica {
         if batch.labels.is_empty() {
             return Ok(Tally::default());
         }
+        self.both_passes(batch, spent).map_err(|e| self.of_batch(e, batch))
+    }
+
+    fn both_passes(&self, batch: &Batch, spent: &mut Spent) -> Result<Tally> {
         enter(Phase::Forward);
         let start = Instant::now();
         let (losses, tally) = self.losses(batch, true)?;
@@ -100,6 +107,12 @@ impl Replica {
         loss.backward()?;
         spent.backward += turn.elapsed();
         Ok(tally)
+    }
+
+    /// The error of a pass over `batch`, with the GPU's side of it.
+    fn of_batch(&self, error: Error, batch: &Batch) -> Error {
+        let samples = batch.labels.len() as u64;
+        explain(error, &self.device, || format!("with a batch of {}", human::count(samples)))
     }
 
     /// Numbers in one sample.
@@ -116,7 +129,7 @@ impl Replica {
         if batch.labels.is_empty() {
             return Ok(Tally::default());
         }
-        Ok(self.losses(batch, false)?.1)
+        Ok(self.losses(batch, false).map_err(|e| self.of_batch(e, batch))?.1)
     }
 
     /// The loss of each sample of the batch, and their sums.
@@ -141,7 +154,8 @@ impl Replica {
     pub fn probe_loss(&self, data: &dyn Dataset) -> Result<Tensor> {
         let mut batch = Batch::default();
         batch.fill(data, (0..data.len().min(64) as u64).map(Draw::of))?;
-        Ok(self.losses(&batch, true)?.0.mean_all()?)
+        let mean = || Ok(self.losses(&batch, true)?.0.mean_all()?);
+        mean().map_err(|e| self.of_batch(e, &batch))
     }
 
     /// One optimizer step with the reduced gradients, each multiplied by `scale` (clipping).
@@ -149,14 +163,24 @@ impl Replica {
     /// # Errors
     /// When parameters cannot be copied from or to their device.
     pub fn update(&mut self, lr: f64, scale: f32) -> Result<()> {
-        let Replica { params, optimizer, .. } = self;
+        let Replica { params, optimizer, device, .. } = self;
         optimizer.begin_step(lr);
         for (i, param) in params.iter().enumerate() {
             let optimizer = &mut *optimizer;
             let grads = params.grads();
-            param.update(|theta| grads.read(i, |grad| optimizer.update(i, theta, grad, scale)))?;
+            param
+                .update(|theta| grads.read(i, |grad| optimizer.update(i, theta, grad, scale)))
+                .map_err(|e| {
+                    explain(e, device, || format!("while {} was updated", param.name()))
+                })?;
         }
         Ok(())
+    }
+
+    /// Where it computes.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// A copy of all parameters on the host, in name order.

@@ -14,6 +14,7 @@ use crate::config::{Card, results};
 use crate::error::{Error, Result};
 use crate::optim::State;
 use crate::report::status;
+use crate::util::processor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -111,6 +112,7 @@ fn look(job: &Job, out: &Path, resume: &Resume) -> Result<(RunLock, Vec<String>,
     let Some(found) = checkpoint::find(&dir, resume)? else { return Ok((lock, news, None)) };
     news.extend(found.refused.iter().map(|r| format!("not used, the one before is taken: {r}")));
     check_same_job(job, &found)?;
+    news.extend(other_processor(story_of(&found)?.processor.as_deref(), &processor::kind()));
     let retired = checkpoint::retire_newer(&dir, found.snapshot.step)?;
     news.extend(
         retired.iter().map(|p| format!("set aside, it is no longer of this run: {}", p.display())),
@@ -142,11 +144,10 @@ fn check_same_job(job: &Job, found: &Found) -> Result<()> {
         )));
     }
     let story = story_of(found)?;
-    if story.data != job.train.fingerprint() {
+    if story.data != job.fingerprint {
         return Err(Error::Data(format!(
             "{path} was trained on other data: {}, and now {}. {remedy}",
-            story.data,
-            job.train.fingerprint()
+            story.data, job.fingerprint
         )));
     }
     if snapshot.step > job.plan.total_steps {
@@ -157,6 +158,15 @@ fn check_same_job(job: &Job, found: &Found) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// What there is to tell when another kind of processor goes on: its sums may have another order.
+fn other_processor(there: Option<&str>, here: &str) -> Option<String> {
+    let there = there.filter(|there| *there != here)?;
+    Some(format!(
+        "the checkpoint is of another kind of processor ({there}; here {here}): the run goes on within \
+         rounding, not bit for bit"
+    ))
 }
 
 fn story_of(found: &Found) -> Result<Story> {
@@ -222,4 +232,17 @@ fn share_best(job: &Job, read: Option<Vec<Named>>, group: &mut Group) -> Result<
         group.broadcast(&mut named.values, 0)?;
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_on_another_kind_of_processor_is_told_with_both() {
+        assert_eq!(other_processor(None, "x86_64 avx2"), None, "a checkpoint that does not say");
+        assert_eq!(other_processor(Some("x86_64 avx2"), "x86_64 avx2"), None);
+        let text = other_processor(Some("x86_64 avx512f"), "x86_64 avx2").unwrap();
+        assert!(text.contains("(x86_64 avx512f; here x86_64 avx2)"), "{text}");
+    }
 }

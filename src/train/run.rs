@@ -24,6 +24,7 @@ use crate::config::SpikeAction;
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::report::lines::Lines;
+use crate::util::processor;
 use crate::util::whereabouts::{Phase, enter};
 
 /// A run between two steps.
@@ -299,11 +300,12 @@ impl<'a> Run<'a> {
         let (rewind, rewind_groups) = rewind.unzip();
         let story = Story {
             seed: job.card.seed,
-            data: job.train.fingerprint(),
+            data: job.fingerprint.clone(),
             optimizer: about,
             watched: self.watcher.as_ref().map(Watched::of),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
+            processor: Some(processor::kind()),
             ledger_bytes: self.ledger.lines().map_or(0, Lines::bytes),
             guards: self.guards.state(),
             rewind,

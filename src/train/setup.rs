@@ -25,6 +25,8 @@ pub struct Job {
     pub replica: Replica,
     /// Training samples.
     pub train: Arc<dyn Dataset>,
+    /// Their fingerprint, which costs a pass over them.
+    pub fingerprint: String,
     /// Test samples, if there are any.
     pub test: Option<Arc<dyn Dataset>>,
     /// How training samples are drawn.
@@ -55,9 +57,10 @@ impl Job {
         })?;
         conditions::check(&card, device, group)?;
 
-        let device = group.together(device.open(group.local_rank()))?;
+        let device = group.together(device.open(group.local_rank(), group.local_ranks()))?;
         let (train, test) = group.together(data::open(&card.data))?;
-        group.require_equal("the training data", &train.fingerprint())?;
+        let fingerprint = train.fingerprint();
+        group.require_equal("the training data", &fingerprint)?;
         if let Some(test) = &test {
             group.require_equal("the test data", &test.fingerprint())?;
         }
@@ -70,7 +73,7 @@ impl Job {
         broadcast(&mut replica, group)?;
         let plan = Plan::new(&card, train.len() as u64);
         let train = faults::spoil_the_loader(&card.faults, group.rank(), train);
-        Ok(Job { card, replica, train, test, sampling, augment, plan })
+        Ok(Job { card, replica, train, fingerprint, test, sampling, augment, plan })
     }
 
     /// What the loader of one rank is to hand out of a run of this `plan`, from step `from` on.

@@ -93,6 +93,9 @@ pub struct Story {
     /// Length of `ledger.jsonl` at this step.
     #[serde(default)]
     pub ledger_bytes: u64,
+    /// Kind of the processor that has taken the steps so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
     /// What the guards know.
     #[serde(default)]
     pub guards: guards::State,

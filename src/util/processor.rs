@@ -1,16 +1,21 @@
 //! What kind of processor this is, as far as it decides how sums are ordered.
 
 use std::fs;
+use std::sync::OnceLock;
 
 /// Name, vector instructions and caches of the processor. Kernels choose their width by the
 /// instructions, and the matrix product its blocks by the caches; both order the additions.
 #[must_use]
 pub fn kind() -> String {
-    let mut parts = vec![std::env::consts::ARCH.to_owned()];
-    parts.extend(name());
-    parts.extend(instructions().iter().map(|&name| name.to_owned()));
-    parts.extend(caches());
-    parts.join(" ")
+    static KIND: OnceLock<String> = OnceLock::new();
+    let find = || {
+        let mut parts = vec![std::env::consts::ARCH.to_owned()];
+        parts.extend(name());
+        parts.extend(instructions().iter().map(|&name| name.to_owned()));
+        parts.extend(caches());
+        parts.join(" ")
+    };
+    KIND.get_or_init(find).clone()
 }
 
 fn name() -> Option<String> {

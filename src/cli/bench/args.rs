@@ -2,6 +2,7 @@
 
 use super::entrant::{Entrant, parse as parse_entrant};
 use super::sizes;
+use crate::train::Device;
 use std::path::PathBuf;
 
 /// `annulus bench`.
@@ -75,6 +76,9 @@ pub struct StepArgs {
     /// Seconds for each model, when --steps is not given.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub seconds: f64,
+    /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: Device,
     /// Threads that one rank computes with [default: cores / ranks of the host]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

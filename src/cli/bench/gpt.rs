@@ -7,9 +7,9 @@ use crate::error::Result;
 use crate::model::{Gpt, GptShape};
 use crate::nn::{BucketBytes, ParamBuilder, ParamSet, cross_entropy, probe};
 use crate::optim::{self, Optimizer};
-use crate::train::{Tally, Votes, reduce};
+use crate::train::{Device, Tally, Votes, reduce};
 use crate::util::rng::{Purpose, Rng};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::time::{Duration, Instant};
 
 /// 10.75 million parameters: one position's vocabulary is the 65 characters of Shakespeare's plays.
@@ -30,9 +30,10 @@ impl Tokens {
     /// The model with `batch` sequences for each rank.
     ///
     /// # Errors
-    /// When memory is missing.
-    pub fn new(batch: usize, group: &mut Group) -> Result<Tokens> {
-        let builder = ParamBuilder::new(SEED, &Device::Cpu);
+    /// When memory or the device is missing.
+    pub fn new(batch: usize, device: Device, group: &mut Group) -> Result<Tokens> {
+        let device = group.together(device.open(group.local_rank(), group.local_ranks()))?;
+        let builder = ParamBuilder::new(SEED, &device);
         let built = Gpt::new(&SHAPE, &builder);
         let model = group.together(built)?;
         let comm = Comm::default();

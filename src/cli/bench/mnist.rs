@@ -15,6 +15,7 @@ const MLP: &str = include_str!("../../../configs/mlp-mnist.json");
 pub struct Images {
     card: Card,
     batch: usize,
+    device: Device,
 }
 
 impl Images {
@@ -29,7 +30,13 @@ impl Images {
         group: &mut Group,
     ) -> Result<Images> {
         let card = group.together(card(kind, batch * group.size(), data))?;
-        Ok(Images { card, batch })
+        Ok(Images { card, batch, device: Device::Cpu })
+    }
+
+    /// The same on another device than the processor.
+    #[must_use]
+    pub fn on(self, device: Device) -> Images {
+        Images { device, ..self }
     }
 
     /// The card, to be changed before steps are taken.
@@ -55,7 +62,7 @@ const LENET_PRODUCTS: [[usize; 3]; 4] =
 
 impl Trainee for Images {
     fn take(&mut self, steps: u64, overlap: bool, group: &mut Group) -> Result<Vec<Phases>> {
-        let taken = train::time_steps(self.card.clone(), Device::Cpu, steps, overlap, group)?;
+        let taken = train::time_steps(self.card.clone(), self.device, steps, overlap, group)?;
         Ok(taken.iter().map(phases).collect())
     }
 
@@ -167,7 +174,7 @@ mod tests {
             let builder = ParamBuilder::new(1, &candle_core::Device::Cpu);
             model::build(&card.model, &[1, 28, 28], 10, &builder).unwrap();
             (
-                Images { card, batch: 64 }.parameters(),
+                Images { card, batch: 64, device: Device::Cpu }.parameters(),
                 builder.finish(1 << 20, 1 << 20).unwrap().count(),
             )
         };

@@ -77,21 +77,30 @@ pub fn run(args: &StepArgs, group: &mut Group) -> Result<()> {
     let threads = train::use_threads(args.threads.map(usize::from), group)?;
     let mut trainees = trainees(args, group)?;
     heading.print(group, "step", &budget);
-    let (table, mut peak, mut rows) = (begin(group), 0.0, Vec::new());
+    let (table, mut peak, mut rows) = (begin(group), None, Vec::new());
     for (name, trainee) in &mut trainees {
         // Before and after each model: one measurement may fall into a bad moment.
-        peak = limits::gemm_peak(group)?.max(peak);
+        peak = higher_peak(peak, args, group)?;
         let row = measure(name, &mut **trainee, args, group)?;
-        peak = limits::gemm_peak(group)?.max(peak);
+        peak = higher_peak(peak, args, group)?;
         row.print(&table, peak);
         rows.push(row.to_json(peak));
     }
     footer(&table, peak, threads);
     let mut figures = heading.to_json("step");
     figures.insert("threads_per_rank".to_owned(), json!(threads));
-    figures.insert("gemm_peak_gflop_s".to_owned(), json!(peak / 1e9));
+    figures.insert("gemm_peak_gflop_s".to_owned(), json!(peak.map(|peak| peak / 1e9)));
     figures.insert("rows".to_owned(), Value::Array(rows));
     heading::write_json(args.json.as_deref(), figures, group)
+}
+
+/// The highest speed of matrix products so far; of the processor, so none where another device works.
+fn higher_peak(before: Option<f64>, args: &StepArgs, group: &mut Group) -> Result<Option<f64>> {
+    if args.device != train::Device::Cpu {
+        return Ok(None);
+    }
+    let now = limits::gemm_peak(group)?;
+    Ok(Some(before.map_or(now, |before| before.max(now))))
 }
 
 /// The models that were asked for, by name.
@@ -105,12 +114,13 @@ fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(&'static str, Box
     for (name, choice, kind) in images {
         if wanted(choice) {
             let batch = args.batch.map_or(64, |n| n as usize);
-            found.push((name, Box::new(Images::new(kind, batch, args.data.as_deref(), group)?)));
+            let images = Images::new(kind, batch, args.data.as_deref(), group)?;
+            found.push((name, Box::new(images.on(args.device))));
         }
     }
     if wanted(ModelChoice::Gpt) {
         let batch = args.batch.map_or(4, |n| n as usize);
-        found.push(("gpt", Box::new(Tokens::new(batch, group)?)));
+        found.push(("gpt", Box::new(Tokens::new(batch, args.device, group)?)));
     }
     Ok(found)
 }
@@ -212,13 +222,13 @@ struct Row {
 }
 
 impl Row {
-    fn print(&self, table: &Table, peak: f64) {
+    fn print(&self, table: &Table, peak: Option<f64>) {
         let mut times = vec![self.name.to_owned()];
         times.extend(self.summary.p50.map(time));
         times.extend([
             human::count(self.per_s as u64),
             digits(self.flops_per_rank / 1e9),
-            percent(Some(self.flops_per_rank / peak)),
+            percent(peak.map(|peak| self.flops_per_rank / peak)),
         ]);
         table.row(&times);
         let mut shares = vec![String::new()];
@@ -226,7 +236,7 @@ impl Row {
         table.row(&shares);
     }
 
-    fn to_json(&self, peak: f64) -> Value {
+    fn to_json(&self, peak: Option<f64>) -> Value {
         let mut phases = Map::new();
         for (i, name) in PHASES.iter().enumerate() {
             let (p50, share) = (self.summary.p50[i], self.summary.share[i]);
@@ -242,7 +252,7 @@ impl Row {
             "unit": self.unit,
             "per_s": self.per_s,
             "gflop_s_per_rank": self.flops_per_rank / 1e9,
-            "peak_share": self.flops_per_rank / peak,
+            "peak_share": peak.map(|peak| self.flops_per_rank / peak),
         })
     }
 }
@@ -263,7 +273,7 @@ fn begin(group: &Group) -> Table {
     Table::begin(group.rank() == 0, columns)
 }
 
-fn footer(table: &Table, peak: f64, threads: usize) {
+fn footer(table: &Table, peak: Option<f64>, threads: usize) {
     table.note("");
     table.note(
         "times: median of the steps, mean over the ranks; below them each phase's part of all time",
@@ -274,6 +284,10 @@ fn footer(table: &Table, peak: f64, threads: usize) {
     table.note(
         "input: waiting for the batch   samples/s: all ranks, tokens for gpt   GFLOP/s: each rank, products",
     );
+    let Some(peak) = peak else {
+        return table
+            .note("peak: not measured here; forward and backward end when their results are read");
+    };
     table.note(&format!(
         "peak: {} GFLOP/s, the best of several products of 1024×1024 matrices; {threads} thread{} in each rank",
         digits(peak / 1e9),
