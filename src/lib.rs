@@ -2,7 +2,7 @@
 //!
 //! Every rank holds a replica of the model and works on its part of each global batch; the ranks sum
 //! their gradients round a ring and take the same optimizer step. The rank count is an execution
-//! detail: batch size, learning rate, sample order and dropout belong to the job.
+//! detail: batch size, learning rate, sample order, augmentation and dropout belong to the job.
 //!
 //! # The map
 //!
@@ -15,7 +15,7 @@
 //! | 3 | [`train`] | ties everything: the loop, one step of it, evaluation, [`Strategy`] |
 //! | 2 | [`checkpoint`] [`report`] | files of named tensors; metrics, status, screen |
 //! | 1 | [`collective`] on [`comm`] | the ring; bytes and ranks, no model, no data |
-//! | 1 | [`data`] | samples, their order, batches made ahead; no MPI, no model |
+//! | 1 | [`data`] | samples, their order, their changes, batches made ahead; no MPI, no model |
 //! | 1 | [`model`] on [`nn`]; [`optim`] | layers, parameters, gradient buckets, updates; no ranks |
 //! | 0 | [`config`] [`error`] [`util`] | plain data; knows nobody |
 //!

@@ -94,6 +94,43 @@ fn two_hundred_steps_of_the_mlp_are_the_same_bits_at_1_2_3_4_5_7_and_8_ranks() {
     same_bits_at("mlp-mnist.json", &runs, &sets);
 }
 
+/// Every transform, classes drawn equally often, smoothed labels.
+const CHANGED: [&str; 4] = [
+    "data.augment=[{\"kind\":\"shift\",\"pixels\":2},{\"kind\":\"crop\",\"pixels\":1},\
+     {\"kind\":\"flip\"},{\"kind\":\"rotate\",\"degrees\":10},{\"kind\":\"elastic\"},\
+     {\"kind\":\"jitter\",\"brightness\":0.2,\"contrast\":0.2},{\"kind\":\"erase\"},\
+     {\"kind\":\"mixup\",\"probability\":0.3},{\"kind\":\"cutmix\",\"probability\":0.5}]",
+    "data.sampling.kind=balanced",
+    "train.label_smoothing=0.1",
+    "checkpoint.every_steps=7",
+];
+
+#[test]
+fn changed_images_are_the_same_at_1_2_and_3_ranks_and_after_kills() {
+    let folder = tempdir().unwrap();
+    let (one, broken) = (folder.path().join("1"), folder.path().join("broken"));
+    let sets = [&CHANGED[..], &["train.max_steps=60"]].concat();
+    train(Mpi::Open, 1, "lenet-mnist.json", &sets, &one).succeed();
+    for (mpi, ranks) in [(Mpi::Open, 2), (Mpi::Mpich, 3)] {
+        let out = folder.path().join(ranks.to_string());
+        train(mpi, ranks, "lenet-mnist.json", &sets, &out).succeed();
+        assert_same_bits(&one, &out);
+    }
+    for (ranks, rank, step) in [(3, 1, 10), (1, 0, 26), (2, 1, 47)] {
+        let fault = format!("faults=[{{\"rank\":{rank},\"step\":{step},\"kind\":\"kill\"}}]");
+        let sets = [&sets[..], &[fault.as_str()]].concat();
+        let ended = train(Mpi::Open, ranks, "lenet-mnist.json", &sets, &broken).run();
+        assert_ne!(ended.code, 0, "{}", ended.all_output());
+    }
+    train(Mpi::Open, 2, "lenet-mnist.json", &sets, &broken).succeed();
+    assert_same_bits(&one, &broken);
+    // The test would pass whatever the images were if nothing had changed them.
+    let plain = folder.path().join("plain");
+    let plain_sets = ["train.max_steps=60", CHANGED[3]];
+    train(Mpi::Open, 1, "lenet-mnist.json", &plain_sets, &plain).succeed();
+    assert_ne!(hash(&one), hash(&plain));
+}
+
 #[test]
 fn the_other_mpi_messages_and_small_buckets_give_the_same_bits() {
     let sets = ["train.max_steps=40"];

@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::tempdir;
 
-/// Dropout, accumulation, momentum, warm-up, cosine, clipping, early stopping, uneven last batches:
-/// everything that a resumed run could get wrong. Epochs of 16 steps; no
+/// Augmentation with a second image, weighted sampling, label smoothing, dropout, accumulation, momentum,
+/// warm-up, cosine, clipping, early stopping, uneven last batches: everything that a resumed run could
+/// get wrong. Epochs of 16 steps; no
 /// evaluation improves on the first by 10, so that the run stops early after the third, with the
 /// parameters of the first: only if its history survives.
-const SETS: [&str; 15] = [
+const SETS: [&str; 18] = [
     "data.train_limit=1000",
     "data.test_limit=500",
+    "data.augment=[{\"kind\":\"shift\",\"pixels\":2},{\"kind\":\"mixup\",\"probability\":0.5}]",
+    "data.sampling.kind=balanced",
+    "train.label_smoothing=0.1",
     "train.global_batch=64",
     "train.epochs=5",
     "train.accumulate=2",

@@ -5,7 +5,7 @@
 
 use super::{
     Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
-    Reproducible, Schedule, Split, Train,
+    Reproducible, Sampling, Schedule, Split, Train, Transform,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct Card {
     /// One line for people: what this job is.
     #[serde(default)]
     pub about: String,
-    /// Seed of everything random: initial parameters, sample order, dropout.
+    /// Seed of everything random: initial parameters, sample order, augmentation, dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
     /// The data set.
@@ -93,6 +93,12 @@ pub struct Data {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub test_limit: Option<usize>,
+    /// How the training samples of an epoch are drawn.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Random changes of each training image, one after another; another one in each epoch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<Transform>,
     /// Batches that the reading thread prepares ahead.
     #[serde(default = "default_prefetch")]
     #[schemars(range(min = 1, max = 1024))]

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `card` | the card, the data set, the model |
+//! | `augment` | how training samples are drawn and changed |
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `training` | optimizer, schedule, the loop |
@@ -17,6 +18,7 @@
 //! | `rules` | what one field demands of another |
 //! | `results` | which fields decide the results of a run |
 
+mod augment;
 mod card;
 mod checkpoint;
 mod csv;
@@ -35,6 +37,7 @@ mod set;
 mod tests;
 mod training;
 
+pub use augment::*;
 pub use card::*;
 pub use checkpoint::*;
 pub use csv::*;

@@ -2,7 +2,8 @@
 //! schema (attributes beside the fields).
 
 use super::{
-    Algorithm, Card, FaultKind, ModelKind, OptimizerKind, Problem, ScheduleKind, SpikeAction, Wire,
+    Algorithm, Card, FaultKind, ModelKind, OptimizerKind, Problem, SamplingKind, ScheduleKind,
+    SpikeAction, Wire,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -12,6 +13,7 @@ pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
     unused_options(card, &mut rules);
     values_that_clash(card, &mut rules);
     faults_that_cannot_be(card, &mut rules);
+    samples(card, &mut rules);
     if card.reproducible.is_some() {
         reproducible_mode(card, &mut rules);
     }
@@ -138,6 +140,40 @@ fn faults_that_cannot_be(card: &Card, rules: &mut Rules) {
             },
         );
     }
+}
+
+/// How training samples are drawn and changed.
+fn samples(card: &Card, rules: &mut Rules) {
+    let list = &card.data.augment;
+    for (i, transform) in list.iter().enumerate() {
+        let field = |name: &str| format!("data.augment.{i}.{name}");
+        for (name, what) in transform.problems() {
+            rules.refuse_if(true, &[&field(name), &field("kind")], what);
+        }
+        let before = list.get(i + 1).is_some_and(|next| !next.kind.is_of_two());
+        rules.refuse_if(
+            transform.kind.is_of_two() && before,
+            &[&field("kind"), "data.augment"],
+            "mixes two finished images; mixup and cutmix come last",
+        );
+    }
+    let sampling = &card.data.sampling;
+    let weighted = sampling.kind == SamplingKind::Weighted;
+    let fields = &["data.sampling.weights", "data.sampling.kind", "data.classes"];
+    rules.refuse_if(
+        !weighted && !sampling.weights.is_empty(),
+        fields,
+        "is used by `weighted` only; remove it or change data.sampling.kind",
+    );
+    rules.refuse_if(
+        weighted && sampling.weights.len() != card.data.classes,
+        fields,
+        &format!(
+            "has {} numbers; `weighted` needs one for each of the {} classes",
+            sampling.weights.len(),
+            card.data.classes
+        ),
+    );
 }
 
 fn values_that_clash(card: &Card, rules: &mut Rules) {

@@ -75,6 +75,27 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("model.hidden=[3]", "model.hidden: is used by `mlp` only"),
         ("train.early_stopping.monitor=loss", "train.early_stopping.patience: is missing"),
         ("schedule.kind=step", "schedule.step_every: is missing"),
+        (
+            "train.label_smoothing=1",
+            "train.label_smoothing: 1 is not a number at least 0 and below",
+        ),
+        ("data.augment=[{\"kind\":\"shft\"}]", "data.augment.0.kind: \"shft\" is not one of"),
+        ("data.augment=[{\"kind\":\"shift\"}]", "data.augment.0.pixels: is missing"),
+        ("data.augment=[{\"kind\":\"flip\",\"fill\":0}]", "data.augment.0.fill: is used by shift"),
+        (
+            "data.augment=[{\"kind\":\"flip\",\"probability\":2}]",
+            "data.augment.0.probability: 2 is not",
+        ),
+        ("data.augment=[{\"kind\":\"jitter\"}]", "data.augment.0.brightness: is missing"),
+        ("data.augment=[{\"kind\":\"erase\",\"area\":[0.5,0.2]}]", "data.augment.0.area: is not a"),
+        ("data.augment=[{\"kind\":\"mixup\",\"alpha\":0}]", "data.augment.0.alpha: is 0"),
+        (
+            "data.augment=[{\"kind\":\"cutmix\"},{\"kind\":\"flip\"}]",
+            "data.augment.0.kind: mixes two",
+        ),
+        ("data.sampling.weights=[1]", "data.sampling.weights: is used by `weighted` only"),
+        ("data.sampling.kind=weighted", "has 0 numbers; `weighted` needs one for each of the 10"),
+        ("data.sampling={\"weights\":[-1]}", "data.sampling.weights.0: -1 is not a number"),
     ] {
         let message = refusal(&[set]);
         assert!(message.contains(expected), "{set}: {message}");

@@ -131,6 +131,11 @@ pub struct Train {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
+    /// So much of each label is spread evenly over all classes, as in PyTorch's `CrossEntropyLoss`; the
+    /// evaluation is not concerned.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub label_smoothing: f32,
     /// Evaluate after every n epochs; the last epoch is always evaluated.
     #[serde(default = "one_u64")]
     #[schemars(range(min = 1))]

@@ -1,6 +1,7 @@
 //! A batch in flat memory that is filled again and again.
 
 use super::Dataset;
+use super::sampling::Draw;
 use crate::error::{Error, Result};
 
 /// A micro-batch: the samples of one rank for one forward and backward pass. It may be empty.
@@ -10,8 +11,12 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// The label of each sample.
     pub labels: Vec<u32>,
-    /// The index of each sample in the data set: the key of its random numbers.
+    /// A second label of each sample and its share of the first's; empty where nothing is mixed.
+    pub mixed: Vec<(u32, f32)>,
+    /// The index of each sample in the data set.
     pub samples: Vec<u64>,
+    /// What the random numbers of each sample are keyed by ([`Draw::key`]).
+    pub keys: Vec<u64>,
     /// Sum of the weights of the whole global batch, all ranks together: what the loss is divided
     /// by. Each sample weighs 1.
     pub global_weight: f64,
@@ -45,24 +50,27 @@ impl Batch {
         Batch {
             images: self.images[i * size..][..size].to_vec(),
             labels: vec![self.labels[i]],
+            mixed: self.mixed.get(i).copied().into_iter().collect(),
             samples: vec![self.samples[i]],
+            keys: vec![self.keys[i]],
             ..*self
         }
     }
 
-    /// Replaces the samples by those at `indices`, reusing the memory; the other fields stay.
+    /// Replaces the samples by those drawn, as they are in the data set, reusing the memory; the other fields stay.
     ///
     /// # Errors
     /// As [`Dataset::read`].
-    pub fn fill(
-        &mut self,
-        dataset: &dyn Dataset,
-        indices: impl Iterator<Item = u64>,
-    ) -> Result<()> {
+    pub fn fill(&mut self, dataset: &dyn Dataset, draws: impl Iterator<Item = Draw>) -> Result<()> {
         let size = dataset.sample_len();
         self.samples.clear();
-        self.samples.extend(indices);
+        self.keys.clear();
+        for Draw { sample, key } in draws {
+            self.samples.push(sample);
+            self.keys.push(key);
+        }
         self.labels.clear();
+        self.mixed.clear();
         // Every number is written below, so what is left of earlier samples needs no clearing.
         self.images.resize(self.samples.len() * size, 0.0);
         for (place, &sample) in self.samples.iter().enumerate() {

@@ -84,6 +84,12 @@ impl Dataset for ImageSet {
         Ok(u32::from(label))
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        self.labels.get(index).map(|&label| label.into()).ok_or_else(|| {
+            Error::Internal(format!("the label of sample {index} of {} asked for", self.len()))
+        })
+    }
+
     fn fingerprint(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for n in [self.len()].iter().chain(&self.shape) {

@@ -6,14 +6,17 @@
 //! | [`images`] | labelled images in memory, normalised when read |
 //! | [`formats`] | readers of the other formats |
 //! | [`sampler`] | which samples make up which step, and whose they are |
+//! | [`sampling`] | which sample is at which position of an epoch: each once, or weighted |
 //! | [`cut`] | the micro-batches of each rank |
 //! | [`batch`] | a batch in flat memory |
+//! | [`augment`] | random changes of training images |
 //! | [`prefetch`] | a thread that prepares batches ahead |
 //! | [`limits`] | caps on what a file may ask for |
 //!
 //! To add a format: a file in [`formats`] with a type that implements [`Dataset`], a variant of
 //! [`Format`](crate::config::Format), a line in `formats::open`.
 
+pub mod augment;
 pub mod batch;
 pub mod cut;
 pub mod formats;
@@ -22,12 +25,15 @@ pub mod images;
 pub mod limits;
 pub mod prefetch;
 pub mod sampler;
+pub mod sampling;
 
+pub use augment::Augment;
 pub use batch::Batch;
 pub use cut::Cut;
 pub use images::ImageSet;
 pub use prefetch::{Loader, Plan as Feed};
 pub use sampler::Sampler;
+pub use sampling::{Draw, Sampling};
 
 use crate::config::Data;
 use crate::error::{Error, Result};
@@ -60,6 +66,14 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If the sample cannot be read, or index or length are wrong.
     fn read(&self, index: usize, out: &mut [f32]) -> Result<u32>;
+
+    /// The label of sample `index` alone.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn label(&self, index: usize) -> Result<u32> {
+        self.read(index, &mut vec![0.0; self.sample_len()])
+    }
 
     /// A hash, in hex, of all that [`Dataset::read`] can give, constants of the card aside: equal
     /// on two ranks only if they hold the same samples in the same order. Costs a pass over the

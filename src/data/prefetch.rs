@@ -8,6 +8,8 @@
 //! An error or a panic of the thread ends the queue; the loop then gets it as an `Err`, after the
 //! batches that were still good. In the steady state nothing is allocated.
 
+use super::augment::{Augment, Worker};
+use super::sampling::Sampling;
 use super::{Batch, Cut, Dataset, sampler::Sampler};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -17,10 +19,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Which batches a [`Loader`] hands out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Plan {
-    /// The order of the samples.
+    /// The steps and their positions.
     pub sampler: Sampler,
+    /// The sample at each position.
+    pub sampling: Sampling,
+    /// How the images are changed.
+    pub augment: Arc<Augment>,
     /// This rank, below `world`.
     pub rank: usize,
     /// Number of ranks.
@@ -147,20 +153,24 @@ fn produce(
     used: &Receiver<Batch>,
 ) -> Result<()> {
     let sampler = plan.sampler;
-    let mut order = sampler.order(sampler.locate(plan.steps.start).0);
+    let mut worker = Worker::new(&plan.augment);
+    let mut draws = plan.sampling.draws(&sampler, sampler.locate(plan.steps.start).0);
     for step in plan.steps.clone() {
         let (epoch, step_in_epoch) = sampler.locate(step);
         if step_in_epoch == 0 {
-            order = sampler.order(epoch);
+            draws = plan.sampling.draws(&sampler, epoch);
         }
         let global = sampler.global_batch(step_in_epoch);
         for micro in 0..plan.micro_batches() {
             let positions = plan.cut.positions(&global, plan.rank, plan.world, micro);
             let mut batch = used.try_recv().unwrap_or_default();
             let place = || format!("epoch {epoch}, step {step}");
-            batch.fill(dataset, positions.map(|p| order.at(p))).map_err(|e| e.context(place()))?;
             batch.global_weight = (global.end - global.start) as f64;
             (batch.epoch, batch.step, batch.micro) = (epoch, step, micro);
+            batch
+                .fill(dataset, positions.map(|p| draws.at(p)))
+                .and_then(|()| worker.change(&mut batch, dataset, &draws))
+                .map_err(|e| e.context(place()))?;
             if ready.send(batch).is_err() {
                 return Ok(());
             }
@@ -210,7 +220,9 @@ mod tests {
     fn plan(n: usize, batch: u64, rank: usize, world: usize, accumulate: usize) -> Plan {
         let sampler = Sampler::new(n as u64, batch, 7);
         let steps = 0..2 * sampler.steps_per_epoch();
-        Plan { sampler, rank, world, cut: Cut::Ranks(accumulate), steps, ahead: 3 }
+        let (sampling, augment) = (Sampling::default(), Arc::default());
+        let cut = Cut::Ranks(accumulate);
+        Plan { sampler, sampling, augment, rank, world, cut, steps, ahead: 3 }
     }
 
     fn collect(dataset: Numbers, plan: Plan) -> Result<Vec<Batch>> {

@@ -11,7 +11,7 @@
 //!   micro-batch (of 2)      |.|.|.|.|.|.|                         the same rule once more
 //! ```
 
-use crate::util::rng::{Purpose, Rng, mix};
+use crate::util::rng::{Purpose, Rng, below, mix};
 use std::ops::Range;
 
 /// Rounds of the Feistel network. Four make it as good as random against an observer of all pairs
@@ -41,6 +41,13 @@ impl Order {
         Order { n, a, b, keys: std::array::from_fn(|_| rng.next_u64()) }
     }
 
+    /// Number of samples.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "an order of no samples is of no use")]
+    pub fn len(&self) -> u64 {
+        self.n
+    }
+
     /// The sample at `position`. Positions from `n` on are taken modulo `n`.
     ///
     /// # Panics
@@ -66,11 +73,6 @@ impl Order {
         }
         l * self.b + r
     }
-}
-
-/// A number below `bound` from 64 random bits; the bias is below bound / 2⁶⁴.
-fn below(bits: u64, bound: u64) -> u64 {
-    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
 /// Part `i` of `parts` contiguous parts of `range`, as equal as can be: the first ones get one more.

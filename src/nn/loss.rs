@@ -1,48 +1,98 @@
 //! Softmax cross-entropy, one loss per sample, as
-//! `torch.nn.functional.cross_entropy(logits, labels, reduction="none")`.
+//! `torch.nn.functional.cross_entropy(logits, labels, label_smoothing=…, reduction="none")`, and for
+//! samples with two labels.
 //!
 //! Per sample, because a mean over a local batch cannot be joined with other ranks' means: the caller
 //! weighs, sums and divides once by the global weight.
+//!
+//! With the wanted distribution q over K classes, ℓ = −Σ q_k log softmax(z)_k = log Σ exp(z_k) − Σ q_k z_k
+//! and ∂ℓ/∂z = softmax(z) − q. Of a sample with labels a and b (share s of b), smoothed by ε,
+//! q = (1 − ε) · ((1 − s) · onehot(a) + s · onehot(b)) + ε / K.
 
 use super::host::{Host, values};
 use crate::error::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+
+/// What the logits of a batch should say.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets<'a> {
+    /// The label of each sample.
+    pub labels: &'a [u32],
+    /// A second label of each sample and its share; empty where no sample has one.
+    pub mixed: &'a [(u32, f32)],
+    /// So much of each label is spread evenly over all classes.
+    pub smoothing: f32,
+}
+
+impl<'a> Targets<'a> {
+    /// One label for each sample.
+    #[must_use]
+    pub fn plain(labels: &'a [u32]) -> Targets<'a> {
+        Targets { labels, mixed: &[], smoothing: 0.0 }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.mixed.is_empty() && self.smoothing == 0.0
+    }
+}
 
 /// `−log softmax(logits)[label]` for each row of `logits` (batch, classes), `f32`: shape (batch).
 ///
 /// # Errors
 /// When shapes or types differ from these, or a label is not below the number of classes.
 pub fn cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    check(logits, labels)?;
-    if logits.device().is_cpu() {
-        Ok(logits.contiguous()?.apply_op1(CrossEntropy { labels: labels.to_vec() })?)
-    } else {
-        Ok(composed(logits, labels)?)
-    }
+    cross_entropy_to(logits, Targets::plain(labels))
 }
 
-/// How many rows of `logits` (batch, classes), `f32`, have their maximum at their label. Among equal
-/// maxima the first counts; a row with NaN is never correct.
+/// The same for labels that are mixed or smoothed.
 ///
 /// # Errors
 /// As [`cross_entropy`].
-pub fn correct(logits: &Tensor, labels: &[u32]) -> Result<u64> {
-    let classes = check(logits, labels)?;
+pub fn cross_entropy_to(logits: &Tensor, targets: Targets) -> Result<Tensor> {
+    check(logits, targets)?;
+    if logits.device().is_cpu() {
+        let (labels, mixed) = (targets.labels.to_vec(), targets.mixed.to_vec());
+        let op = CrossEntropy { labels, mixed, smoothing: targets.smoothing };
+        Ok(logits.contiguous()?.apply_op1(op)?)
+    } else {
+        Ok(composed(logits, targets)?)
+    }
+}
+
+/// How many rows of `logits` (batch, classes), `f32`, have their maximum at their label; at a second
+/// label, its share counts. Among equal maxima the first counts; a row with NaN is never correct.
+///
+/// # Errors
+/// As [`cross_entropy`].
+pub fn correct(logits: &Tensor, targets: Targets) -> Result<f64> {
+    let classes = check(logits, targets)?;
     let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-    let hits = logits.chunks_exact(classes).zip(labels).filter(|(row, label)| {
-        let mut best = 0;
-        for (i, &v) in row.iter().enumerate() {
-            if v > row[best] {
-                best = i;
-            }
-        }
-        best == **label as usize && !row.iter().any(|v| v.is_nan())
+    let hits = logits.chunks_exact(classes).enumerate().map(|(i, row)| {
+        let best = highest(row);
+        let at = |label: u32| f64::from(best == Some(label as usize));
+        let (own, second) = (targets.labels[i], targets.mixed.get(i));
+        second.map_or(at(own), |&(other, share)| {
+            let share = f64::from(share);
+            at(own) * (1.0 - share) + at(other) * share
+        })
     });
-    Ok(hits.count() as u64)
+    Ok(hits.sum())
+}
+
+/// Where the first maximum of a row is; `None` if the row has NaN.
+fn highest(row: &[f32]) -> Option<usize> {
+    let mut best = 0;
+    for (i, &v) in row.iter().enumerate() {
+        if v > row[best] {
+            best = i;
+        }
+    }
+    (!row.iter().any(|v| v.is_nan())).then_some(best)
 }
 
 /// Checks shapes and labels; gives the number of classes.
-fn check(logits: &Tensor, labels: &[u32]) -> Result<usize> {
+fn check(logits: &Tensor, targets: Targets) -> Result<usize> {
+    let Targets { labels, mixed, .. } = targets;
     let classes = match *logits.dims() {
         [batch, classes] if batch == labels.len() && classes > 0 => classes,
         _ => {
@@ -58,31 +108,79 @@ fn check(logits: &Tensor, labels: &[u32]) -> Result<usize> {
         let dtype = logits.dtype();
         return Err(Error::Internal(format!("cross-entropy: expected f32, got {dtype:?}")));
     }
-    match labels.iter().position(|&label| label as usize >= classes) {
+    if !mixed.is_empty() && mixed.len() != labels.len() {
+        let (one, two) = (labels.len(), mixed.len());
+        return Err(Error::Internal(format!("cross-entropy: {one} labels, {two} second labels")));
+    }
+    let all = labels.iter().enumerate().chain(mixed.iter().map(|(label, _)| label).enumerate());
+    match all.into_iter().find(|(_, label)| **label as usize >= classes) {
         None => Ok(classes),
-        Some(i) => Err(Error::Data(format!(
-            "label {} of sample {i} in the batch is out of range: the model has {classes} classes, \
+        Some((i, label)) => Err(Error::Data(format!(
+            "label {label} of sample {i} in the batch is out of range: the model has {classes} classes, \
              0 to {}",
-            labels[i],
             classes - 1
         ))),
     }
 }
 
 /// The same of Candle's operations.
-fn composed(logits: &Tensor, labels: &[u32]) -> candle_core::Result<Tensor> {
-    if labels.is_empty() {
-        return Tensor::zeros(0, logits.dtype(), logits.device());
+fn composed(logits: &Tensor, targets: Targets) -> candle_core::Result<Tensor> {
+    let device = logits.device();
+    if targets.labels.is_empty() {
+        return Tensor::zeros(0, logits.dtype(), device);
     }
     // The loss does not depend on what is subtracted, so its gradient need not be followed.
     let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
-    let labels = Tensor::from_slice(labels, (labels.len(), 1), logits.device())?;
     let log_sum = shifted.exp()?.sum(1)?.log()?;
-    log_sum - shifted.gather(&labels, 1)?.squeeze(1)?
+    if targets.is_plain() {
+        let labels = Tensor::from_slice(targets.labels, (targets.labels.len(), 1), device)?;
+        return log_sum - shifted.gather(&labels, 1)?.squeeze(1)?;
+    }
+    let classes = logits.dims2()?.1;
+    let mut wanted = vec![targets.smoothing / classes as f32; logits.elem_count()];
+    for (i, row) in wanted.chunks_exact_mut(classes).enumerate() {
+        let (other, share) = targets.mixed.get(i).copied().unwrap_or((0, 0.0));
+        row[targets.labels[i] as usize] += (1.0 - targets.smoothing) * (1.0 - share);
+        row[other as usize] += (1.0 - targets.smoothing) * share;
+    }
+    let wanted = Tensor::from_vec(wanted, logits.shape(), device)?;
+    log_sum - (shifted * wanted)?.sum(1)?
 }
 
 struct CrossEntropy {
     labels: Vec<u32>,
+    mixed: Vec<(u32, f32)>,
+    smoothing: f32,
+}
+
+impl CrossEntropy {
+    /// Σ q_k (z_k − max) of row `i`.
+    fn wanted(&self, i: usize, row: &[f32], max: f32) -> f32 {
+        let own = row[self.labels[i] as usize] - max;
+        let labels = match self.mixed.get(i) {
+            Some(&(other, share)) if share > 0.0 => {
+                (1.0 - share) * own + share * (row[other as usize] - max)
+            }
+            _ => own,
+        };
+        if self.smoothing == 0.0 {
+            return labels;
+        }
+        let mean = row.iter().map(|&v| v - max).sum::<f32>() / row.len() as f32;
+        (1.0 - self.smoothing) * labels + self.smoothing * mean
+    }
+
+    /// Takes `g` · q of row `i` from its gradient.
+    fn subtract_wanted(&self, i: usize, gradient: &mut [f32], g: f32) {
+        let labels = g * (1.0 - self.smoothing);
+        let (other, share) = self.mixed.get(i).copied().unwrap_or((0, 0.0));
+        gradient[self.labels[i] as usize] -= labels * (1.0 - share);
+        gradient[other as usize] -= labels * share;
+        if self.smoothing > 0.0 {
+            let each = g * self.smoothing / gradient.len() as f32;
+            gradient.iter_mut().for_each(|v| *v -= each);
+        }
+    }
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -96,20 +194,19 @@ impl CustomOp1 for CrossEntropy {
         layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let classes = layout.shape().dims2()?.1;
-        let rows = values(storage, layout)?.chunks_exact(classes);
+        let rows = values(storage, layout)?.chunks_exact(classes).enumerate();
         let losses: Vec<f32> = rows
-            .zip(&self.labels)
-            .map(|(row, &label)| {
+            .map(|(i, row)| {
                 let max = largest(row);
                 let sum: f32 = row.iter().map(|&v| (v - max).exp()).sum();
-                sum.ln() - (row[label as usize] - max)
+                sum.ln() - self.wanted(i, row, max)
             })
             .collect();
         let shape = Shape::from(losses.len());
         Ok((CpuStorage::F32(losses), shape))
     }
 
-    /// softmax(logits) − onehot(label), times the gradient of the sample's loss.
+    /// softmax(logits) − q, times the gradient of the sample's loss.
     fn bwd(
         &self,
         logits: &Tensor,
@@ -119,15 +216,15 @@ impl CustomOp1 for CrossEntropy {
         let classes = logits.dims2()?.1;
         let grad = grad.contiguous()?;
         let (logits_values, grad) = (Host::of(logits), Host::of(&grad));
-        let rows = logits_values.values()?.chunks_exact(classes);
+        let rows = logits_values.values()?.chunks_exact(classes).enumerate();
         let mut out = Vec::with_capacity(logits.elem_count());
-        for ((row, &label), &g) in rows.zip(&self.labels).zip(grad.values()?) {
+        for ((i, row), &g) in rows.zip(grad.values()?) {
             let (start, max) = (out.len(), largest(row));
             out.extend(row.iter().map(|&v| (v - max).exp()));
             let softmax = &mut out[start..];
             let scale = g / softmax.iter().sum::<f32>();
             softmax.iter_mut().for_each(|p| *p *= scale);
-            softmax[label as usize] -= g;
+            self.subtract_wanted(i, softmax, g);
         }
         Ok(Some(Tensor::from_vec(out, logits.shape(), logits.device())?))
     }
@@ -138,68 +235,5 @@ fn largest(row: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::testing::{assert_agree, check_layer, gradients, no_params, random_tensor};
-    use candle_core::Device;
-
-    const LABELS: [u32; 4] = [2, 0, 6, 3];
-
-    #[test]
-    fn the_gradient_equals_finite_differences_in_both_forms() {
-        for batch in [1, 4] {
-            let labels = &LABELS[..batch];
-            check_layer(&no_params(), &[batch, 7], 1, |x| cross_entropy(x, labels));
-            check_layer(&no_params(), &[batch, 7], 1, |x| Ok(composed(x, labels)?));
-        }
-    }
-
-    #[test]
-    fn both_forms_agree() {
-        let x = random_tensor(&[4, 7], 2).affine(5.0, 0.0).unwrap();
-        let own = gradients(&no_params(), &x, |x| cross_entropy(x, &LABELS));
-        assert_agree(own, gradients(&no_params(), &x, |x| Ok(composed(x, &LABELS)?)));
-    }
-
-    #[test]
-    fn equal_logits_cost_the_logarithm_of_the_number_of_classes() {
-        let x = Tensor::zeros((1, 10), DType::F32, &Device::Cpu).unwrap();
-        let loss = cross_entropy(&x, &[4]).unwrap().to_vec1::<f32>().unwrap();
-        assert!((f64::from(loss[0]) - 10f64.ln()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn huge_logits_give_finite_losses_and_nan_gives_nan() {
-        let x = Tensor::new(&[[1e30f32, -1e30], [1000.0, 999.0], [f32::NAN, 0.0]], &Device::Cpu);
-        let losses = cross_entropy(&x.unwrap(), &[0, 1, 1]).unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(losses[0], 0.0);
-        assert!((losses[1] - 1.313_261_7).abs() < 1e-6);
-        assert!(losses[2].is_nan());
-    }
-
-    #[test]
-    fn an_empty_batch_has_no_losses_and_its_sum_goes_back_without_error() {
-        let x = random_tensor(&[0, 7], 1);
-        let (dx, losses) = gradients(&no_params(), &x, |x| cross_entropy(x, &[]));
-        assert!(dx[0].is_empty() && losses.is_empty());
-        assert_eq!(composed(&x, &[]).unwrap().dims(), [0]);
-        assert_eq!(correct(&x, &[]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_label_out_of_range_is_a_data_error_that_names_it() {
-        let error = cross_entropy(&random_tensor(&[2, 7], 1), &[6, 7]).unwrap_err();
-        assert_eq!(error.exit_code(), 65);
-        assert!(error.to_string().contains("label 7 of sample 1"), "{error}");
-        assert!(cross_entropy(&random_tensor(&[2, 7], 1), &[1]).is_err());
-    }
-
-    #[test]
-    fn the_first_maximum_counts_and_nan_is_never_correct() {
-        let nan = f32::NAN;
-        let rows = [[1f32, 3.0, 3.0], [5.0, 5.0, 5.0], [nan, 1.0, 2.0], [1.0, 2.0, nan]];
-        let x = Tensor::new(&rows, &Device::Cpu).unwrap();
-        assert_eq!(correct(&x, &[1, 0, 0, 1]).unwrap(), 2);
-        assert_eq!(correct(&x, &[2, 1, 2, 2]).unwrap(), 0);
-    }
-}
+#[path = "loss_tests.rs"]
+mod tests;

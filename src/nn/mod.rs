@@ -48,7 +48,7 @@ pub use grads::{BucketBytes, Course, GradBuckets, Write, sum_of_squares};
 pub use hook::tracked;
 pub use layer_norm::LayerNorm;
 pub use linear::{Activation, Linear};
-pub use loss::{correct, cross_entropy};
+pub use loss::{Targets, correct, cross_entropy, cross_entropy_to};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
 pub use pool::max_pool2d;
 pub use probe::probe;

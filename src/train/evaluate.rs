@@ -7,7 +7,7 @@ use super::replica::Replica;
 use super::tally::Tally;
 use crate::collective::Group;
 use crate::collective::chunks::chunk;
-use crate::data::{Batch, Dataset};
+use crate::data::{Batch, Dataset, Draw};
 use crate::error::Result;
 use crate::util::whereabouts::{Phase, enter};
 
@@ -28,7 +28,7 @@ pub fn run(
     for (i, tally) in tallies.iter_mut().enumerate().take(mine.end).skip(mine.start) {
         let start = i * batch_size;
         let end = data.len().min(start + batch_size);
-        batch.fill(data, start as u64..end as u64)?;
+        batch.fill(data, (start as u64..end as u64).map(Draw::of))?;
         *tally = replica.evaluate(&batch)?;
     }
     Tally::reduce(&tallies, group)

@@ -150,6 +150,10 @@ impl Dataset for Panicking {
         self.samples.read(index, out)
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        self.samples.label(index)
+    }
+
     fn fingerprint(&self) -> String {
         self.samples.fingerprint()
     }

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::setup::Job;
 use crate::collective::Group;
 use crate::comm::DEFAULT_DEADLINE;
-use crate::config::{Algorithm, Card, Wire};
+use crate::config::{Algorithm, Card, SamplingKind, Wire};
 use crate::report::console::Console;
 use crate::util::human;
 
@@ -47,6 +47,9 @@ pub fn heading(console: &Console, job: &Job, group: &Group) {
             card.data.classes
         ),
     );
+    if let Some(samples) = samples(card) {
+        console.fact("samples", &samples);
+    }
     console.fact("batch", &batch(card, group, plan));
     console.fact("optimizer", &optimizer(card));
 }
@@ -138,6 +141,20 @@ fn deadline(card: &Card) -> String {
             SHORTEST.as_secs()
         ),
     }
+}
+
+/// How training samples are drawn and changed, if they are.
+fn samples(card: &Card) -> Option<String> {
+    let data = &card.data;
+    let drawn = match data.sampling.kind {
+        SamplingKind::Uniform => None,
+        SamplingKind::Balanced => Some("classes drawn equally often".to_owned()),
+        SamplingKind::Weighted => Some("classes drawn by weight".to_owned()),
+    };
+    let kinds: Vec<String> = data.augment.iter().map(|t| format!("{:?}", t.kind)).collect();
+    let changed = (!kinds.is_empty()).then(|| format!("changed by {}", kinds.join(", ")));
+    let parts: Vec<String> = drawn.into_iter().chain(changed).collect();
+    (!parts.is_empty()).then(|| parts.join("; ").to_lowercase())
 }
 
 fn batch(card: &Card, group: &Group, plan: Plan) -> String {

@@ -6,7 +6,8 @@ use super::setup::Job;
 use super::step::StepReport;
 use crate::collective::Group;
 use crate::config;
-use crate::data::sampler::{Order, Sampler};
+use crate::data::Sampler;
+use crate::data::sampling::Draws;
 use crate::error::{Error, Result};
 use crate::report::ledger::{About, Hex, LEDGER, Line, Step};
 use crate::report::lines::Lines;
@@ -18,8 +19,8 @@ pub struct Ledger {
     lines: Option<Lines>,
     rule: config::Ledger,
     total: u64,
-    /// The order of the epoch that is going on.
-    order: Option<(u64, Order)>,
+    /// The draws of the epoch that is going on.
+    draws: Option<(u64, Draws)>,
 }
 
 impl Ledger {
@@ -49,7 +50,7 @@ impl Ledger {
             Ok::<_, Error>(lines)
         };
         let lines = folder.filter(|_| rule.every_steps > 0).map(open).transpose()?;
-        Ok(Ledger { lines, rule, total: job.plan.total_steps, order: None })
+        Ok(Ledger { lines, rule, total: job.plan.total_steps, draws: None })
     }
 
     /// Writes down the last of `done` steps, if it is its turn.
@@ -67,15 +68,15 @@ impl Ledger {
         let hashes = if hashes { replicas::hashes(&job.replica)? } else { Vec::new() };
         let sampler = &job.plan.sampler;
         let (epoch, at) = sampler.locate(done - 1);
-        let order = match &self.order {
-            Some((of, order)) if *of == epoch => order,
-            _ => &self.order.insert((epoch, sampler.order(epoch))).1,
+        let draws = match &self.draws {
+            Some((of, draws)) if *of == epoch => draws,
+            _ => &self.draws.insert((epoch, job.sampling.draws(sampler, epoch))).1,
         };
         lines.write(&Line::Step(Step {
             step: done,
             loss: Hex(taken.tally.mean_loss().to_bits()),
             grad_norm: Hex(taken.grad_norm.to_bits()),
-            order: Hex(order_hash(sampler, order, at)),
+            order: Hex(order_hash(sampler, draws, at)),
             skipped: !taken.updated,
             hashes: hashes.into_iter().map(Hex).collect(),
         }))
@@ -101,20 +102,21 @@ fn about(job: &Job, group: &Group) -> Result<About> {
 }
 
 /// A hash of the samples of a global batch, in order: sample by sample.
-fn order_hash(sampler: &Sampler, order: &Order, step_in_epoch: u64) -> u64 {
+fn order_hash(sampler: &Sampler, draws: &Draws, step_in_epoch: u64) -> u64 {
     let positions = sampler.global_batch(step_in_epoch);
-    positions.fold(0, |hash, position| mix(hash ^ order.at(position)))
+    positions.fold(0, |hash, position| mix(hash ^ draws.at(position).sample))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Sampling;
 
     #[test]
     fn another_sample_or_another_order_of_a_batch_has_another_hash() {
         let hash = |batch: u64, seed: u64, step: u64| {
             let sampler = Sampler::new(1000, batch, seed);
-            order_hash(&sampler, &sampler.order(0), step)
+            order_hash(&sampler, &Sampling::default().draws(&sampler, 0), step)
         };
         assert_eq!(hash(64, 1, 3), hash(64, 1, 3));
         for other in [hash(64, 1, 4), hash(64, 2, 3), hash(32, 1, 3)] {

@@ -116,8 +116,8 @@ pub fn time_steps(
     job.probe(group)?;
     let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, steps);
     let plan = Plan { total_steps: steps, ..job.plan };
-    let mut loader =
-        Loader::start(job.train.clone(), plan.feed(&job.card, 0, group.rank(), group.size()))?;
+    let feed = job.feed(&plan, 0, group.rank(), group.size());
+    let mut loader = Loader::start(job.train.clone(), feed)?;
     let mut leaves = Leaves::of(&job.card, job.replica.params.grads(), group)?;
     (0..steps)
         .map(|step| {

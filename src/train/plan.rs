@@ -1,7 +1,8 @@
 //! How long a run is: steps, epochs, and where each step stands. Pure.
 
 use crate::config::Card;
-use crate::data::{Cut, Feed, Sampler};
+use crate::data::{Augment, Cut, Feed, Sampler, Sampling};
+use std::sync::Arc;
 
 /// The length of a run and the order of its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +27,14 @@ impl Plan {
         }
     }
 
-    /// What the loader of one rank is to hand out, from step `from` (counted from 0) on.
+    /// What the loader of one rank is to hand out, from step `from` (counted from 0) on: each sample
+    /// once an epoch, as it is.
     #[must_use]
     pub fn feed(&self, card: &Card, from: u64, rank: usize, world: usize) -> Feed {
         Feed {
             sampler: self.sampler,
+            sampling: Sampling::default(),
+            augment: Arc::new(Augment::default()),
             rank,
             world,
             cut: match &card.reproducible {

@@ -4,10 +4,10 @@ use super::device::explain;
 use super::tally::Tally;
 use crate::checkpoint::model_file::Named;
 use crate::config::Card;
-use crate::data::{Batch, Dataset};
+use crate::data::{Batch, Dataset, Draw};
 use crate::error::{Error, Result};
 use crate::model::{self, Model, Pass};
-use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, correct, cross_entropy};
+use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to};
 use crate::optim::{self, Optimizer};
 use crate::util::human;
 use crate::util::whereabouts::{Phase, enter};
@@ -24,6 +24,8 @@ pub struct Replica {
     optimizer: Box<dyn Optimizer>,
     device: Device,
     seed: u64,
+    /// Of the labels, while training.
+    smoothing: f32,
     shape: Vec<usize>,
 }
 
@@ -77,7 +79,8 @@ impl Replica {
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
         let optimizer = optim::build(&card.optimizer, &lens)?;
         let (device, shape) = (device.clone(), shape.to_vec());
-        Ok(Replica { model, params, optimizer, device, seed: card.seed, shape })
+        let (seed, smoothing) = (card.seed, card.train.label_smoothing);
+        Ok(Replica { model, params, optimizer, device, seed, smoothing, shape })
     }
 
     /// Forward and backward over one micro-batch. The loss is the sum over its samples divided by the
@@ -118,7 +121,7 @@ impl Replica {
         self.shape.iter().product()
     }
 
-    /// Forward only, without dropout.
+    /// Forward only, without dropout and label smoothing.
     ///
     /// # Errors
     /// When an operation fails.
@@ -134,12 +137,14 @@ impl Replica {
         let rows = batch.labels.len();
         let shape = [&[rows], self.shape.as_slice()].concat();
         let x = Tensor::from_slice(&batch.images, shape, &self.device)?;
-        let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.samples };
+        let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.keys };
         let logits = self.model.forward(&x, &pass)?;
-        let losses = cross_entropy(&logits, &batch.labels)?;
+        let smoothing = if train { self.smoothing } else { 0.0 };
+        let targets = Targets { labels: &batch.labels, mixed: &batch.mixed, smoothing };
+        let losses = cross_entropy_to(&logits, targets)?;
         let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
-        let correct = correct(&logits, &batch.labels)?;
-        Ok((losses, Tally { loss: sum, correct: correct as f64, count: rows as f64 }))
+        let correct = correct(&logits, targets)?;
+        Ok((losses, Tally { loss: sum, correct, count: rows as f64 }))
     }
 
     /// The loss of the first samples of `data`, as the gradient probe wants it.
@@ -148,7 +153,7 @@ impl Replica {
     /// When an operation fails.
     pub fn probe_loss(&self, data: &dyn Dataset) -> Result<Tensor> {
         let mut batch = Batch::default();
-        batch.fill(data, 0..data.len().min(64) as u64)?;
+        batch.fill(data, (0..data.len().min(64) as u64).map(Draw::of))?;
         let mean = || Ok(self.losses(&batch, true)?.0.mean_all()?);
         mean().map_err(|e| self.of_batch(e, &batch))
     }

@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
         let job = &*self.job;
         let total = job.plan.total_steps;
         let rates = LearningRate::new(&job.card.optimizer, &job.card.schedule, total);
-        let feed = job.plan.feed(&job.card, self.done, group.rank(), group.size());
+        let feed = job.feed(&job.plan, self.done, group.rank(), group.size());
         let mut loader = Loader::start(job.train.clone(), feed)?;
         let mut overlap = Overlap::new(&job.card, job.replica.params.grads(), group);
         self.reporter.start(self.done);

@@ -10,7 +10,7 @@ use crate::checkpoint::model_file;
 use crate::collective::{Group, Tuning};
 use crate::comm::DEFAULT_DEADLINE;
 use crate::config::Card;
-use crate::data::{self, Dataset};
+use crate::data::{self, Augment, Dataset, Feed, Sampling};
 use crate::error::{Error, Result};
 use crate::nn::probe;
 use std::path::Path;
@@ -29,6 +29,10 @@ pub struct Job {
     pub fingerprint: String,
     /// Test samples, if there are any.
     pub test: Option<Arc<dyn Dataset>>,
+    /// How training samples are drawn.
+    pub sampling: Sampling,
+    /// How training images are changed.
+    pub augment: Arc<Augment>,
     /// The length of the run.
     pub plan: Plan,
 }
@@ -61,12 +65,22 @@ impl Job {
             group.require_equal("the test data", &test.fingerprint())?;
         }
         let shape = train.sample_shape().to_vec();
+        let sampling = group.together(Sampling::new(&card.data.sampling, train.as_ref()))?;
+        let augment = Augment::new(&card.data.augment, card.data.normalize, card.seed, &shape);
+        let augment = Arc::new(group.together(augment)?);
         let mut replica = group.together(Replica::build(&card, &shape, &device))?;
         group.require_equal("the model's parameters", &replica.params.signature())?;
         broadcast(&mut replica, group)?;
         let plan = Plan::new(&card, train.len() as u64);
         let train = faults::spoil_the_loader(&card.faults, group.rank(), train);
-        Ok(Job { card, replica, train, fingerprint, test, plan })
+        Ok(Job { card, replica, train, fingerprint, test, sampling, augment, plan })
+    }
+
+    /// What the loader of one rank is to hand out of a run of this `plan`, from step `from` on.
+    #[must_use]
+    pub fn feed(&self, plan: &Plan, from: u64, rank: usize, world: usize) -> Feed {
+        let (sampling, augment) = (self.sampling.clone(), self.augment.clone());
+        Feed { sampling, augment, ..plan.feed(&self.card, from, rank, world) }
     }
 
     /// Proves on the first samples that every parameter receives a gradient, and lays the gradients

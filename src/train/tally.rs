@@ -10,7 +10,8 @@ use std::ops::AddAssign;
 pub struct Tally {
     /// Sum of the losses.
     pub loss: f64,
-    /// Samples classified right. An `f64` counts exactly up to 2⁵³.
+    /// Samples classified right; of a mixture, the share of the label that was found. An `f64` counts
+    /// exactly up to 2⁵³.
     pub correct: f64,
     /// Samples.
     pub count: f64,

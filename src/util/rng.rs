@@ -17,6 +17,10 @@ pub enum Purpose {
     Dropout = 3,
     /// Data made up for tests and probes.
     Synthetic = 4,
+    /// Changes of the training images.
+    Augment = 5,
+    /// Samples drawn with replacement.
+    Draw = 6,
 }
 
 /// A stream of random numbers for one (seed, purpose, epoch, layer, sample).
@@ -68,10 +72,26 @@ impl Rng {
         (self.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
     }
 
+    /// Uniform in [0, 1), a multiple of 2⁻⁵³.
+    pub fn uniform_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in 0..bound; 0 if `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        below(self.next_u64(), bound)
+    }
+
     /// Uniform in [-bound, bound).
     pub fn symmetric(&mut self, bound: f32) -> f32 {
         (2.0 * self.uniform() - 1.0) * bound
     }
+}
+
+/// A number below `bound` from 64 random bits; the bias is below bound / 2⁶⁴.
+#[must_use]
+pub fn below(bits: u64, bound: u64) -> u64 {
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
 /// SplitMix64's finaliser: every input bit reaches every output bit.

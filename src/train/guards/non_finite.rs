@@ -104,7 +104,7 @@ fn describe(found: &Finding) -> String {
 /// This rank's part of the step, once more.
 fn look(step: u64, job: &Job, rank: usize, world: usize) -> Result<Finding> {
     let replica = &job.replica;
-    let feed = Feed { steps: step..step + 1, ..job.plan.feed(&job.card, step, rank, world) };
+    let feed = Feed { steps: step..step + 1, ..job.feed(&job.plan, step, rank, world) };
     let mut loader = Loader::start(job.train.clone(), feed)?;
     let mut batches = Vec::new();
     while let Some(batch) = loader.next_batch()? {
@@ -188,6 +188,7 @@ mod tests {
             images: (0..3 * 784).map(|i| (i % 7) as f32 * 0.1).collect(),
             labels: vec![1, 2, 3],
             samples: (first..first + 3).collect(),
+            keys: (first..first + 3).collect(),
             global_weight: 6.0,
             ..Batch::default()
         };
