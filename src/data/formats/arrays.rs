@@ -254,6 +254,10 @@ impl Dataset for ArraySet {
         })
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        super::label_of(&self.labels, index, true)
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }

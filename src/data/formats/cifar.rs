@@ -169,6 +169,10 @@ impl Dataset for Cifar {
         })
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        super::label_of(&self.labels, index, true)
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }

@@ -123,6 +123,11 @@ impl Dataset for Folder {
         Ok(*label)
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        let picture = self.pictures.get(index);
+        picture.map(|(_, label)| *label).ok_or_else(|| super::no_sample(index, self.len()))
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }

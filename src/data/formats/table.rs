@@ -178,6 +178,10 @@ impl Dataset for Table {
         Ok(label)
     }
 
+    fn label(&self, index: usize) -> Result<u32> {
+        super::label_of(&self.labels, index, true)
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }
