@@ -127,13 +127,17 @@ fn files_that_are_no_such_table_are_refused_with_line_and_column() {
     let cases: [(&[u8], u8, &str); 25] = [
         (b"", 65, "the file is empty"),
         (b"\n\n", 65, "has no rows"),
-        (b"age,colour,species\n", 78, "data.classes: is 2"),
+        (b"age,colour,species\n", 65, "has no rows"),
         (
             b"age,color,species\n1,red,fox\n",
             65,
             "line 1: there is no column `colour`; the columns are age, color, species",
         ),
-        (b"age,age,colour,species\n1,2,red,fox\n", 65, "line 1: two columns are named `age`"),
+        (
+            b"age,age,colour,species\n1,2,red,fox\n3,4,red,wolf\n",
+            65,
+            "line 1: two columns are named `age`",
+        ),
         (
             b"age,colour,species\n1,red,fox\n2,red\n",
             65,
@@ -169,7 +173,7 @@ fn files_that_are_no_such_table_are_refused_with_line_and_column() {
             65,
             "line 2: column `colour`: is not UTF-8 (byte e9)",
         ),
-        (b"a\0g\0e\0\n\0", 65, "there is no column `age`"),
+        (b"a\0g\0e\0\n\0", 65, "line 1: there is no column `colour`"),
         (b"age,colour,species\n1,r\0d,fox\n2,red,wolf\n", 65, "column `colour`: holds a zero byte"),
         (
             b"age,colour,species\n1,\x1b[31m,fox\n2,red,wolf\n",

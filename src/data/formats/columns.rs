@@ -59,6 +59,8 @@ impl Columns {
                 }
                 ColumnKind::Label => {
                     let found = found.next().unwrap_or_default();
+                    let file = card.train.files.first().map(|path| path.display().to_string());
+                    let place = format!("{}: {place}", file.unwrap_or_default());
                     Kind::Label(Classes::found(found, card.classes, place)?)
                 }
             });
