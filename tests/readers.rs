@@ -15,5 +15,7 @@ mod museum;
 mod pictures;
 #[path = "readers/ranks.rs"]
 mod ranks;
+#[path = "readers/shards.rs"]
+mod shards;
 #[path = "readers/tables.rs"]
 mod tables;

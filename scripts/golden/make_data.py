@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""Writes the small data sets of tests/golden/data and what numpy, Pillow and pandas read from them.
+"""Writes the small data sets of tests/golden/data and what the Python libraries for them read.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas and pillow)
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow and webdataset)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
 no other order of the numbers has. Everything comes from fixed seeds.
 """
 
+import io
 import json
 import pathlib
 import sys
+import tarfile
 
 import numpy as np
 import pandas as pd
+import webdataset
 from PIL import Image
 
 CASES = []
@@ -138,6 +141,48 @@ def pictures(folder, rng):
             )
 
 
+def shards(folder, rng):
+    def coded(size, kind):
+        out = io.BytesIO()
+        smooth(rng, size).save(out, kind)
+        return out.getvalue()
+
+    def read(names, *parts):
+        urls = [str(folder / name) for name in names]
+        samples = webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8")
+        x, y = zip(*samples.to_tuple(*parts))
+        return pixels(np.stack(x), 0.5, 0.25), y
+
+    def data(names, **more):
+        data = {"format": "tar", "train": {"files": names}, "classes": 5, **more}
+        data["normalize"] = {"mean": 0.5, "std": 0.25}
+        return data
+
+    # As webdataset writes them: two shards; the second has other files in its samples, too.
+    names = ["shard-0.tar", "shard-1.tar"]
+    for name, parts in zip(names, [["png", "png", "jpg"], ["jpeg", "png"]]):
+        with webdataset.TarWriter(str(folder / name), mtime=0) as sink:
+            for i, part in enumerate(parts):
+                more = {"txt": "a caption", "left.raw": b"no picture"} if name == names[1] else {}
+                picture = {part: coded((13, 9), "PNG" if part == "png" else "JPEG")}
+                key = f"{name[:-4]}/{i:04}"
+                sink.write({"__key__": key, **picture, "cls": (3 * i + 1) % 5, **more})
+    x, y = read(names, "png;jpg;jpeg", "cls")
+    case("tar", data(names), x, y, tolerance=0.05)
+    # As Python's tarfile writes them: names that do not fit a header, in both styles; labels in JSON.
+    for name, style in [("pax.tar", tarfile.PAX_FORMAT), ("gnu.tar", tarfile.GNU_FORMAT)]:
+        with tarfile.open(folder / name, "w", format=style, dereference=True) as archive:
+            for i in range(3):
+                files = {"png": coded((5, 6), "PNG"), "json": json.dumps({"class": 4 - i}).encode()}
+                for suffix, content in files.items():
+                    member = tarfile.TarInfo(f"./{'schön/' * 30}{i}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        x, y = read([name], "png", "json")
+        more = {"tar": {"label_field": "class"}}
+        case(name, data([name], **more), x, [label["class"] for label in y])
+
+
 def tables(folder, rng):
     text = '''id,age,"colour, main",weight,species
 1,12,red,1e3,wolf
@@ -179,7 +224,7 @@ def tables(folder, rng):
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy, pictures, tables]:
+    for make in [cifar, npy, pictures, shards, tables]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

@@ -5,7 +5,7 @@
 
 use super::{
     Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
-    Reproducible, Sampling, Schedule, Split, Train, Transform,
+    Reproducible, Sampling, Schedule, Split, Tar, Train, Transform,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,9 +82,12 @@ pub struct Data {
     /// How the rows of tables become samples (csv).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<Csv>,
-    /// How pictures become samples (folder).
+    /// How pictures become samples (folder, tar).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pictures: Option<Pictures>,
+    /// Where archives have the labels (tar).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tar: Option<Tar>,
     /// Use only the first n training samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

@@ -24,6 +24,8 @@ pub enum Format {
     Folder,
     /// NumPy arrays: `images` and `labels`.
     Npy,
+    /// Tar archives of pictures and labels, in the layout of WebDataset: `files`.
+    Tar,
 }
 
 impl Format {
@@ -38,6 +40,7 @@ impl Format {
             Format::Csv => "csv",
             Format::Folder => "folder",
             Format::Npy => "npy",
+            Format::Tar => "tar",
         }
     }
 
@@ -45,9 +48,11 @@ impl Format {
     fn fields(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Format::Idx | Format::Npy => (&["images", "labels"], &[]),
-            Format::Cifar10 | Format::Cifar100 | Format::Cifar100Coarse | Format::Csv => {
-                (&["files"], &[])
-            }
+            Format::Cifar10
+            | Format::Cifar100
+            | Format::Cifar100Coarse
+            | Format::Csv
+            | Format::Tar => (&["files"], &[]),
             Format::Folder => (&["folder"], &["labels"]),
         }
     }
@@ -68,7 +73,7 @@ pub struct Split {
     /// Folder of pictures (folder).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// Files that follow one another (cifar10, cifar100, csv).
+    /// Files that follow one another (cifar10, cifar100, csv, tar).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
 }
@@ -118,9 +123,14 @@ impl Data {
         };
         let pictures = self.pictures.unwrap_or_default();
         refuse_if(
-            self.pictures.is_some() && self.format != Format::Folder,
+            self.pictures.is_some() && !matches!(self.format, Format::Folder | Format::Tar),
             "data.pictures",
-            "is used by data.format `folder` only; remove it",
+            "is used by data.format `folder` and `tar` only; remove it",
+        );
+        refuse_if(
+            self.tar.is_some() && self.format != Format::Tar,
+            "data.tar",
+            "is used by data.format `tar` only; remove it",
         );
         refuse_if(
             self.csv.is_some() && self.format != Format::Csv,

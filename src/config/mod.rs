@@ -6,6 +6,7 @@
 //! | `augment` | how training samples are drawn and changed |
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
+//! | `members` | which parts of a file are the samples |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
@@ -25,6 +26,7 @@ mod csv;
 mod formats;
 mod guards;
 pub(crate) mod json;
+mod members;
 mod parse;
 mod pictures;
 mod reproducible;
@@ -43,6 +45,7 @@ pub use checkpoint::*;
 pub use csv::*;
 pub use formats::*;
 pub use guards::*;
+pub use members::*;
 pub use parse::Problem;
 pub use pictures::*;
 pub use reproducible::Reproducible;

@@ -42,6 +42,15 @@ pub const PICTURE_PIXELS: u64 = 64 << 20;
 /// Bytes that a picture may take while it is decoded. A PNG of 1 MB can ask for 10 GB.
 pub const PICTURE_MEMORY: u64 = 512 << 20;
 
+/// Bytes of a long name, or of other attributes, before a member of a tar archive.
+pub const TAR_ATTRIBUTES: u64 = 64 << 10;
+
+/// Bytes of the text that has the label of a sample of a tar archive.
+pub const TAR_LABEL_BYTES: u64 = 1 << 20;
+
+/// Files of one sample of a tar archive.
+pub const TAR_SAMPLE_FILES: usize = 64;
+
 /// The most bytes that a gzip file of `size` bytes may unpack to.
 #[must_use]
 pub fn gzip_cap(size: u64) -> u64 {

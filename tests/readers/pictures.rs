@@ -11,7 +11,7 @@ fn picture(format: ImageFormat, [rows, columns]: [u32; 2], color: [u8; 3]) -> Ve
     bytes.into_inner()
 }
 
-fn png(size: [u32; 2], color: [u8; 3]) -> Vec<u8> {
+pub fn png(size: [u32; 2], color: [u8; 3]) -> Vec<u8> {
     picture(ImageFormat::Png, size, color)
 }
 
@@ -76,7 +76,7 @@ fn pictures_of_other_sizes_are_named_or_scaled() {
     museum.refuses(&with(&json!({"resize": [9000, 6]})), 78, &["at most 8192"]);
     let mut other = json!({"format": "npy", "train": {"images": "x", "labels": "y"}, "classes": 2});
     other["pictures"] = json!({});
-    museum.refuses(&other, 78, &["data.pictures: is used by data.format `folder` only"]);
+    museum.refuses(&other, 78, &["data.pictures: is used by data.format `folder` and `tar` only"]);
 }
 
 #[test]

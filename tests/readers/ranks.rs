@@ -2,6 +2,8 @@
 
 use crate::common::{Mpi, hash, metrics, under};
 use crate::museum::{Museum, below, noise};
+use crate::pictures::png;
+use crate::shards::{end, file};
 use serde_json::{Value, json};
 
 /// In reproducible mode the same steps are the same bits.
@@ -56,6 +58,25 @@ fn pictures() {
     let pictures = json!({"color": "grey", "resize": [4, 4]});
     let train = json!({"folder": "data"});
     let data = json!({"format": "folder", "train": train, "classes": 3, "pictures": pictures});
+    same_bits_at_any_rank_count(&museum, &data);
+}
+
+#[test]
+fn shards() {
+    let museum = Museum::new();
+    let mut rng = noise(4);
+    for (archive, samples) in [("a.tar", 21), ("b.tar", 30)] {
+        let members: Vec<_> = (0..samples)
+            .flat_map(|i| {
+                let color = [0; 3].map(|_| below(&mut rng, 256) as u8);
+                let picture = file(&format!("{i}.png"), &png([3, 4], color));
+                [picture, file(&format!("{i}.cls"), (i % 3).to_string().as_bytes())]
+            })
+            .collect();
+        museum.put(archive, &end(&members));
+    }
+    let files = ["a.tar", "b.tar"].map(|name| museum.path(name));
+    let data = json!({"format": "tar", "train": {"files": files}, "classes": 3});
     same_bits_at_any_rank_count(&museum, &data);
 }
 

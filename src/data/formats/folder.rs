@@ -14,11 +14,11 @@
 //! its sample is used.
 
 use super::names::Classes;
-use super::picture::Decoder;
+use super::picture::{self, Samples};
 use super::rows::{PLAIN, Rows, text, wrong_at};
 use super::source::{Source, regular};
 use crate::config::{Data, Split};
-use crate::data::{Dataset, images, limits};
+use crate::data::{Dataset, limits};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 use std::io::Read;
@@ -30,11 +30,8 @@ pub struct Folder {
     root: PathBuf,
     /// Path below the folder, and label.
     pictures: Vec<(Box<Path>, u32)>,
-    decoder: Decoder,
-    /// Channels, rows, columns.
-    shape: [usize; 3],
+    samples: Samples,
     classes: usize,
-    table: [f32; 256],
     fingerprint: String,
 }
 
@@ -53,39 +50,26 @@ impl Folder {
             None => by_class(root, &classes)?,
         };
         pictures.truncate(limit.unwrap_or(pictures.len()));
-        let decoder = Decoder::new(&card.pictures.unwrap_or_default());
-        let (table, classes) = (images::table(card.normalize), card.classes);
-        let (root, shape, fingerprint) = (root.to_owned(), [0; 3], String::new());
-        let mut folder = Folder { root, pictures, decoder, shape, classes, table, fingerprint };
+        let samples = Samples::new(card.pictures, card.normalize);
+        let (root, classes, fingerprint) = (root.to_owned(), card.classes, String::new());
+        let mut folder = Folder { root, pictures, samples, classes, fingerprint };
         folder.look_at_all()?;
         Ok(folder)
     }
 
     /// Finds the size of the samples and hashes everything.
     fn look_at_all(&mut self) -> Result<()> {
+        if self.pictures.is_empty() {
+            return Err(wrong(&self.root, "has no pictures"));
+        }
         let mut hash = blake3::Hasher::new();
-        let mut first = None;
         for (path, label) in &self.pictures {
             let path = self.root.join(path);
             let bytes = load(&path)?;
-            let size = self.decoder.size(&bytes).map_err(|what| wrong(&path, what))?;
-            let wanted = *first.get_or_insert(size);
-            if size != wanted {
-                return Err(wrong(
-                    &path,
-                    format!(
-                        "has {} pixels, but the first picture has {}; all must be of one size, or \
-                         data.pictures.resize makes them so",
-                        shown(size),
-                        shown(wanted)
-                    ),
-                ));
-            }
+            self.samples.look(&bytes).map_err(|what| wrong(&path, what))?;
             hash.update(&label.to_le_bytes()).update(&(bytes.len() as u64).to_le_bytes());
             hash.update(&bytes);
         }
-        let [rows, columns] = first.ok_or_else(|| wrong(&self.root, "has no pictures"))?;
-        self.shape = [self.decoder.channels(), rows, columns];
         self.fingerprint = hash.finalize().to_hex().to_string();
         Ok(())
     }
@@ -97,7 +81,7 @@ impl Dataset for Folder {
     }
 
     fn sample_shape(&self) -> &[usize] {
-        &self.shape
+        self.samples.shape()
     }
 
     fn classes(&self) -> usize {
@@ -105,21 +89,13 @@ impl Dataset for Folder {
     }
 
     fn read(&self, index: usize, out: &mut [f32]) -> Result<u32> {
-        let size = self.sample_len();
-        let (Some((path, label)), true) = (self.pictures.get(index), out.len() == size) else {
+        let (Some((path, label)), true) =
+            (self.pictures.get(index), out.len() == self.sample_len())
+        else {
             return Err(super::no_sample(index, self.len()));
         };
         let path = self.root.join(path);
-        let pixels = self.decoder.pixels(&load(&path)?).map_err(|what| wrong(&path, what))?;
-        if pixels.len() != size {
-            return Err(wrong(&path, "has another size than when the job started"));
-        }
-        let [channels, rows, columns] = self.shape;
-        for (place, pixel) in pixels.chunks_exact(channels).enumerate() {
-            for (channel, &value) in pixel.iter().enumerate() {
-                out[channel * rows * columns + place] = self.table[usize::from(value)];
-            }
-        }
+        self.samples.read(&load(&path)?, out).map_err(|what| wrong(&path, what))?;
         Ok(*label)
     }
 
@@ -282,8 +258,7 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
 
 /// Whether a file of this name is taken for a picture.
 fn is_picture(name: &str) -> bool {
-    let extension = Path::new(name).extension().unwrap_or_default();
-    ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    Path::new(name).extension().and_then(|end| end.to_str()).is_some_and(picture::is_picture)
 }
 
 /// All bytes of a picture's file.
@@ -296,11 +271,6 @@ fn load(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(size as usize + 1);
     file.take(most).read_to_end(&mut bytes).map_err(|e| Error::reading(path, &e))?;
     Ok(bytes)
-}
-
-/// `28 x 32`, rows first.
-fn shown([rows, columns]: [usize; 2]) -> String {
-    format!("{rows} x {columns}")
 }
 
 /// A data error about a file. Names may hold anything: control characters are escaped.

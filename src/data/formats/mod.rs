@@ -7,10 +7,12 @@
 //! | [`npy`] | the header of NumPy's array files |
 //! | [`arrays`] | samples in one array and labels in another, read row by row |
 //! | [`folder`], [`picture`] | folders of PNG and JPEG pictures; one picture |
+//! | [`shards`], [`archive`] | pictures and labels in tar archives; the members of one |
 //! | [`table`], [`columns`], [`rows`] | CSV files; what the cells of a row become; one row after another |
 //! | [`names`] | labels and categories that are names |
 //! | [`source`] | an open file whose samples are read from their places |
 
+pub mod archive;
 pub mod arrays;
 pub mod cifar;
 pub mod columns;
@@ -19,6 +21,7 @@ pub mod names;
 pub mod npy;
 pub mod picture;
 pub mod rows;
+pub mod shards;
 pub mod source;
 pub mod table;
 
@@ -44,6 +47,7 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
         Format::Cifar100Coarse => cifar(cifar::Labels::Coarse)?,
         Format::Csv => Arc::new(table::Table::open(card, split, limit, limits::TABLE_MEMORY)?),
         Format::Folder => Arc::new(folder::Folder::open(card, split, limit)?),
+        Format::Tar => Arc::new(shards::Shards::open(card, split, limit)?),
         Format::Npy => {
             let [x, y] = pair(split)?.map(npy::open);
             Arc::new(arrays::ArraySet::open(x?, &y?, card.classes, card.normalize, limit)?)

@@ -3,25 +3,90 @@
 //! Grey is 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601, as Pillow's `L`). Transparency, colour
 //! profiles and EXIF (its orientation, too) are left aside: pixels are taken as they are stored.
 
-use crate::config::{Color, Filter, Pictures};
-use crate::data::limits;
+use crate::config::{Color, Filter, Normalize, Pictures};
+use crate::data::{images, limits};
 use image::imageops::FilterType;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 
 /// How pictures become pixels.
 #[derive(Debug, Clone, Copy)]
-pub struct Decoder {
+struct Decoder {
     color: Color,
     /// Rows and columns, and the way to get there.
     resize: Option<([u32; 2], FilterType)>,
 }
 
-type Decoded<T> = std::result::Result<T, String>;
+/// A picture, or what is wrong with it.
+pub type Decoded<T> = std::result::Result<T, String>;
+
+/// Pictures of one size as samples.
+#[derive(Debug)]
+pub struct Samples {
+    decoder: Decoder,
+    /// Channels, rows, columns; rows and columns are 0 until there is a picture.
+    shape: [usize; 3],
+    table: [f32; 256],
+}
+
+impl Samples {
+    /// As the card wishes them; no picture is known yet.
+    pub fn new(wanted: Option<Pictures>, normalize: Normalize) -> Samples {
+        let decoder = Decoder::new(&wanted.unwrap_or_default());
+        Samples { shape: [decoder.channels(), 0, 0], decoder, table: images::table(normalize) }
+    }
+
+    /// Channels, rows, columns.
+    pub fn shape(&self) -> &[usize; 3] {
+        &self.shape
+    }
+
+    /// Looks at the header of a picture. The first one says which size all have.
+    ///
+    /// # Errors
+    /// Why it is no picture that can be read, or which sizes differ.
+    pub fn look(&mut self, bytes: &[u8]) -> Decoded<()> {
+        let [rows, columns] = self.decoder.size(bytes)?;
+        let [channels, first @ ..] = self.shape;
+        if first == [0, 0] {
+            self.shape = [channels, rows, columns];
+        } else if first != [rows, columns] {
+            return Err(format!(
+                "has {rows} x {columns} pixels, but the first picture has {} x {}; all must be of one \
+                 size, or data.pictures.resize makes them so",
+                first[0], first[1]
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes the normalised pixels of a picture, channel by channel, into the places of a sample.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or is not the picture that was looked at.
+    pub fn read(&self, bytes: &[u8], out: &mut [f32]) -> Decoded<()> {
+        let pixels = self.decoder.pixels(bytes)?;
+        if pixels.len() != out.len() {
+            return Err("has another size than when the job started".to_owned());
+        }
+        let [channels, rows, columns] = self.shape;
+        for (place, pixel) in pixels.chunks_exact(channels).enumerate() {
+            for (channel, &value) in pixel.iter().enumerate() {
+                out[channel * rows * columns + place] = self.table[usize::from(value)];
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file with this end of its name (no dot) is taken for a picture.
+pub fn is_picture(extension: &str) -> bool {
+    ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
 
 impl Decoder {
     /// The card's wishes.
-    pub fn new(wanted: &Pictures) -> Decoder {
+    fn new(wanted: &Pictures) -> Decoder {
         let filter = match wanted.filter.unwrap_or_default() {
             Filter::Nearest => FilterType::Nearest,
             Filter::Bilinear => FilterType::Triangle,
@@ -32,7 +97,7 @@ impl Decoder {
     }
 
     /// Numbers of a pixel.
-    pub fn channels(&self) -> usize {
+    fn channels(&self) -> usize {
         match self.color {
             Color::Grey => 1,
             Color::Rgb => 3,
@@ -40,20 +105,14 @@ impl Decoder {
     }
 
     /// Rows and columns of the sample that `bytes` will be, from the picture's header.
-    ///
-    /// # Errors
-    /// Why it is no picture that can be read.
-    pub fn size(&self, bytes: &[u8]) -> Decoded<[usize; 2]> {
+    fn size(&self, bytes: &[u8]) -> Decoded<[usize; 2]> {
         let (width, height) = open(bytes)?.dimensions();
         let [rows, columns] = self.resize.map_or([height, width], |(size, _)| size);
         Ok([rows as usize, columns as usize])
     }
 
     /// The pixels of the sample, row by row, channels side by side.
-    ///
-    /// # Errors
-    /// Why it is no picture that can be read.
-    pub fn pixels(&self, bytes: &[u8]) -> Decoded<Vec<u8>> {
+    fn pixels(&self, bytes: &[u8]) -> Decoded<Vec<u8>> {
         let decoder = open(bytes)?;
         if decoder.total_bytes() > limits::PICTURE_MEMORY {
             return Err(format!("needs more than {} bytes", limits::PICTURE_MEMORY));
