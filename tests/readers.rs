@@ -19,3 +19,5 @@ mod ranks;
 mod shards;
 #[path = "readers/tables.rs"]
 mod tables;
+#[path = "readers/tensors.rs"]
+mod tensors;

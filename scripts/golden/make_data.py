@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the small data sets of tests/golden/data and what the Python libraries for them read.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow and webdataset)
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow, safetensors, webdataset)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import webdataset
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 CASES = []
 
@@ -79,6 +80,37 @@ def npy(folder, rng):
         np.save(folder / name, x)
         data = {"format": "npy", "train": {"images": name, "labels": "labels.npy"}, "classes": 3}
         case(f"npy-{kind[1:]}", data, x, y)
+
+
+def tensors(folder, rng):
+    def read(names, *keys):
+        files = [load_file(folder / name) for name in names]
+        return [np.concatenate([file[key] for file in files]) for key in keys]
+
+    names = ["images-0.safetensors", "images-1.safetensors"]
+    for name, samples in zip(names, [3, 2]):
+        save_file(
+            {
+                "labels": rng.integers(0, 3, samples, np.uint8),
+                "images": rng.integers(0, 256, (samples, 3, 5, 6), np.uint8),
+                "flags": rng.integers(0, 2, 5).astype(bool),
+                "half": rng.standard_normal(7).astype(np.float16),
+            },
+            folder / name,
+            metadata={"made": "by make_data.py"},
+        )
+    data = {"format": "safetensors", "train": {"files": names}, "classes": 3}
+    data["normalize"] = {"mean": 0.5, "std": 0.25}
+    x, y = read(names, "images", "labels")
+    case("safetensors-images", data, pixels(np.moveaxis(x, 1, -1), 0.5, 0.25), y)
+    name = "features.safetensors"
+    y = np.array([2, 0, 1, 2], np.int32)
+    kinds = {kind: (rng.standard_normal((4, 7)) * 1000).astype(kind) for kind in ["i4", "i8", "f4", "f8"]}
+    save_file({**kinds, "y": y}, folder / name)
+    for kind in kinds:
+        data = {"format": "safetensors", "train": {"files": [name]}, "classes": 3}
+        data["tensors"] = {"images": kind}
+        case(f"safetensors-{kind}", data, *read([name], kind, "y"))
 
 
 def smooth(rng, shape):
@@ -224,7 +256,7 @@ def tables(folder, rng):
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy, pictures, shards, tables]:
+    for make in [cifar, npy, tensors, pictures, shards, tables]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

@@ -1,35 +1,22 @@
-//! A group of tensors as a safetensors file: laid out without a copy, read with every number checked.
-//!
-//! A file is the header's length (8 bytes, little-endian), the header (JSON: each tensor's type,
-//! shape and place, padded with spaces to a multiple of 8), then the values. What is read is believed
-//! only as far as the file's own size can carry: tensors must tile the data without gap or overlap,
-//! so the memory for values is never more than the file's size. The safetensors crate's own reader is
-//! not used because it keeps the last of two tensors of one name and takes shapes of any length.
+//! A group of tensors as a safetensors file: laid out without a copy, read with every number checked, so
+//! that the memory for values is never more than the file's size ([`tensor_header`]).
 
 use super::model_file::Named;
 use crate::util::allocator;
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use crate::util::tensor_header::{self, Checked, Entry, MAX_HEADER, MAX_TENSORS, Types};
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Read;
 
 // Values are written as they lie in memory.
 const _: () = assert!(cfg!(target_endian = "little"), "checkpoints are little-endian");
 
-/// Larger headers are refused; [`MAX_TENSORS`] of usual names need about this much.
-const MAX_HEADER: u64 = 16 << 20;
-/// More tensors than any model here has.
-const MAX_TENSORS: usize = 100_000;
-/// Bytes in a tensor's name.
-const MAX_NAME: usize = 512;
-/// Dimensions of a tensor.
-const MAX_DIMS: usize = 8;
-
-type Result<T> = std::result::Result<T, String>;
+/// The only type of parameters and moments.
+const TYPES: Types = &[("F32", 4)];
 
 /// The pieces of the file that holds `tensors`, to be written one after the other. The values are
 /// borrowed, so a snapshot needs no second copy to be written.
-pub(super) fn lay_out(tensors: &[Named]) -> Result<Vec<Cow<'_, [u8]>>> {
+pub(super) fn lay_out(tensors: &[Named]) -> Checked<Vec<Cow<'_, [u8]>>> {
     let mut order: Vec<&Named> = tensors.iter().collect();
     order.sort_by(|a, b| a.name.cmp(&b.name));
     if order.len() > MAX_TENSORS {
@@ -42,8 +29,9 @@ pub(super) fn lay_out(tensors: &[Named]) -> Result<Vec<Cow<'_, [u8]>>> {
     let mut header = String::from(r#"{"__metadata__":{"format":"pt"}"#);
     let mut end = 0u64;
     for tensor in &order {
-        check_name(&tensor.name)?;
-        let bytes = size_of(&tensor.name, tensor.shape.iter().map(|&n| n as u64))?;
+        tensor_header::check_name(&tensor.name)?;
+        let sizes = tensor.shape.iter().map(|&n| n as u64);
+        let bytes = tensor_header::size_of(&tensor.name, 4, sizes)?;
         if bytes != 4 * tensor.values.len() as u64 {
             let (name, shape, n) = (&tensor.name, &tensor.shape, tensor.values.len());
             return Err(format!("{name:?} has {n} values and the shape {shape:?}"));
@@ -72,164 +60,31 @@ pub(super) fn lay_out(tensors: &[Named]) -> Result<Vec<Cow<'_, [u8]>>> {
 }
 
 /// Reads the tensors of a file of `size` bytes, in the order of their names.
-pub(super) fn read(source: &mut impl Read, size: u64) -> Result<Vec<Named>> {
+pub(super) fn read(source: &mut impl Read, size: u64) -> Checked<Vec<Named>> {
     let cut = |e: std::io::Error| format!("cannot be read to its end: {e}");
     let mut length = [0; 8];
     if size < 8 {
         return Err(format!("not a safetensors file: {size} bytes long"));
     }
     source.read_exact(&mut length).map_err(cut)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER || length > size - 8 {
-        return Err(format!(
-            "not a safetensors file, or cut off: it announces a header of {length} bytes and is \
-             {size} bytes long"
-        ));
-    }
+    let length = tensor_header::length(length, size)?;
     let mut header = vec![0; length as usize];
     source.read_exact(&mut header).map_err(cut)?;
-    let mut entries = serde_json::from_slice::<Header>(&header)
-        .map_err(|e| format!("its header is damaged: {e}"))?
-        .0;
+    let entries = tensor_header::entries(&header, size - 8 - length, TYPES)?;
     drop(header);
-    check_tiling(&mut entries, size - 8 - length)?;
     let mut tensors = Vec::with_capacity(entries.len());
-    for Entry { name, about } in entries {
-        let count = ((about.data_offsets[1] - about.data_offsets[0]) / 4) as usize;
+    for Entry { name, shape, begin, end, .. } in entries {
+        let count = ((end - begin) / 4) as usize;
         let mut values = Vec::new();
         allocator::may_fail(|| values.try_reserve_exact(count))
             .map_err(|e| format!("{name:?} needs {count} values of 4 bytes: {e}"))?;
         values.resize(count, 0f32);
         source.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(cut)?;
-        let shape = about.shape.0.iter().map(|&n| n as usize).collect();
+        let shape = shape.iter().map(|&n| n as usize).collect();
         tensors.push(Named { name, shape, values });
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
-}
-
-/// Sorts the entries by place; they must fill `data` bytes exactly, each as its shape says.
-fn check_tiling(entries: &mut [Entry], data: u64) -> Result<()> {
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        return Err(format!("two tensors are called {:?}", pair[0].name));
-    }
-    entries.sort_by_key(|e| e.about.data_offsets);
-    let mut end = 0;
-    for Entry { name, about } in &*entries {
-        check_name(name)?;
-        if about.dtype != "F32" {
-            return Err(format!("{name:?} is of type {:?}; only F32 is known", about.dtype));
-        }
-        let bytes = size_of(name, about.shape.0.iter().copied())?;
-        let [from, to] = about.data_offsets;
-        if from != end || to.checked_sub(from) != Some(bytes) {
-            return Err(format!(
-                "{name:?} of {bytes} bytes lies at {from} to {to}; expected from {end} on"
-            ));
-        }
-        end = to;
-    }
-    if end != data {
-        return Err(format!("its tensors take {end} bytes, the file has {data} for them"));
-    }
-    Ok(())
-}
-
-fn check_name(name: &str) -> Result<()> {
-    match name.len() {
-        1..=MAX_NAME => Ok(()),
-        n => Err(format!("a tensor's name of {n} bytes; 1 to {MAX_NAME} are allowed")),
-    }
-}
-
-/// Bytes of a tensor of this shape.
-fn size_of(name: &str, shape: impl ExactSizeIterator<Item = u64>) -> Result<u64> {
-    if shape.len() > MAX_DIMS {
-        return Err(format!("{name:?} has {} dimensions; {MAX_DIMS} is the limit", shape.len()));
-    }
-    let mut bytes = Some(4u64);
-    for n in shape {
-        bytes = bytes.and_then(|b| b.checked_mul(n));
-    }
-    bytes.ok_or_else(|| format!("the shape of {name:?} is larger than any memory"))
-}
-
-/// What the header says of one tensor.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct About {
-    dtype: String,
-    shape: Dims,
-    data_offsets: [u64; 2],
-}
-
-struct Entry {
-    name: String,
-    about: About,
-}
-
-/// A shape that stops being read after [`MAX_DIMS`] numbers: a header of 16 MiB could otherwise ask
-/// for eight times its size in memory.
-struct Dims(Vec<u64>);
-
-impl<'de> Deserialize<'de> for Dims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Shape;
-        impl<'de> Visitor<'de> for Shape {
-            type Value = Dims;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a shape of at most {MAX_DIMS} numbers")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> std::result::Result<Dims, A::Error> {
-                let mut dims = Vec::new();
-                while let Some(n) = seq.next_element()? {
-                    if dims.len() == MAX_DIMS {
-                        return Err(de::Error::invalid_length(MAX_DIMS + 1, &self));
-                    }
-                    dims.push(n);
-                }
-                Ok(Dims(dims))
-            }
-        }
-        deserializer.deserialize_seq(Shape)
-    }
-}
-
-/// All entries in file order, two of one name included.
-struct Header(Vec<Entry>);
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Header;
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object with an entry for each tensor")
-            }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Header, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    if entries.len() == MAX_TENSORS {
-                        return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
-                    }
-                    entries.push(Entry { name, about: map.next_value()? });
-                }
-                Ok(Header(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
 }
 
 #[cfg(test)]

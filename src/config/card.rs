@@ -5,7 +5,7 @@
 
 use super::{
     Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
-    Reproducible, Sampling, Schedule, Split, Tar, Train, Transform,
+    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Train, Transform,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,9 @@ pub struct Data {
     /// Where archives have the labels (tar).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tar: Option<Tar>,
+    /// Which tensors are the samples and the labels (safetensors).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Tensors>,
     /// Use only the first n training samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]

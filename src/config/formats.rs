@@ -24,6 +24,8 @@ pub enum Format {
     Folder,
     /// NumPy arrays: `images` and `labels`.
     Npy,
+    /// Tensors of samples and of labels in one file: `files`, with their names in `data.tensors`.
+    Safetensors,
     /// Tar archives of pictures and labels, in the layout of WebDataset: `files`.
     Tar,
 }
@@ -40,6 +42,7 @@ impl Format {
             Format::Csv => "csv",
             Format::Folder => "folder",
             Format::Npy => "npy",
+            Format::Safetensors => "safetensors",
             Format::Tar => "tar",
         }
     }
@@ -52,6 +55,7 @@ impl Format {
             | Format::Cifar100
             | Format::Cifar100Coarse
             | Format::Csv
+            | Format::Safetensors
             | Format::Tar => (&["files"], &[]),
             Format::Folder => (&["folder"], &["labels"]),
         }
@@ -73,7 +77,7 @@ pub struct Split {
     /// Folder of pictures (folder).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// Files that follow one another (cifar10, cifar100, csv, tar).
+    /// Files that follow one another (cifar10, cifar100, csv, safetensors, tar).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
 }
@@ -131,6 +135,17 @@ impl Data {
             self.tar.is_some() && self.format != Format::Tar,
             "data.tar",
             "is used by data.format `tar` only; remove it",
+        );
+        refuse_if(
+            self.tensors.is_some() && self.format != Format::Safetensors,
+            "data.tensors",
+            "is used by data.format `safetensors` only; remove it",
+        );
+        let tensors = self.tensors.as_ref();
+        refuse_if(
+            tensors.is_some_and(|names| names.images.is_some() && names.images == names.labels),
+            "data.tensors.labels",
+            "is the same tensor as images",
         );
         refuse_if(
             self.csv.is_some() && self.format != Format::Csv,

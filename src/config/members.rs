@@ -1,4 +1,4 @@
-//! Which parts of a file of many are the samples: [`Tar`].
+//! Which parts of a file of many are the samples: [`Tar`], [`Tensors`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,4 +11,16 @@ pub struct Tar {
     /// `.cls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_field: Option<String>,
+}
+
+/// Which tensors of safetensors files are used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tensors {
+    /// The name of the samples; without it, `images` or `x`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
+    /// The name of the labels; without it, `labels` or `y`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! Small things that know nothing of the rest: random numbers, memory, where a rank is, formatting.
+//! Small things that know nothing of the rest: random numbers, memory, where a rank is, files,
+//! formatting.
 
 pub mod aligned;
 pub mod allocator;
@@ -13,5 +14,6 @@ pub mod processor;
 pub mod restart;
 pub mod rng;
 pub mod shared;
+pub mod tensor_header;
 pub mod whereabouts;
 pub(crate) mod wide;

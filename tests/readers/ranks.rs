@@ -4,6 +4,7 @@ use crate::common::{Mpi, hash, metrics, under};
 use crate::museum::{Museum, below, noise};
 use crate::pictures::png;
 use crate::shards::{end, file};
+use crate::tensors::tensors;
 use serde_json::{Value, json};
 
 /// In reproducible mode the same steps are the same bits.
@@ -77,6 +78,21 @@ fn shards() {
     }
     let files = ["a.tar", "b.tar"].map(|name| museum.path(name));
     let data = json!({"format": "tar", "train": {"files": files}, "classes": 3});
+    same_bits_at_any_rank_count(&museum, &data);
+}
+
+#[test]
+fn safetensors() {
+    let museum = Museum::new();
+    let mut rng = noise(5);
+    for (name, samples) in [("a", 21u64), ("b", 30)] {
+        let x: Vec<u8> = (0..samples * 12).map(|_| below(&mut rng, 256) as u8).collect();
+        let y: Vec<u8> = (0..samples).map(|i| (i % 3) as u8).collect();
+        let list = [("x", "U8", &[samples, 3, 4][..], &x[..]), ("y", "U8", &[samples], &y)];
+        museum.put(name, &tensors(&list));
+    }
+    let files = ["a", "b"].map(|name| museum.path(name));
+    let data = json!({"format": "safetensors", "train": {"files": files}, "classes": 3});
     same_bits_at_any_rank_count(&museum, &data);
 }
 

@@ -40,7 +40,7 @@ impl Kind {
 /// An array in a file.
 #[derive(Debug)]
 pub struct Array {
-    /// What people call it: empty, or `tensor "x"`.
+    /// What stands before a message: nothing, or "tensor \`x\`: ".
     pub name: String,
     /// The file.
     pub source: Source,
@@ -188,7 +188,11 @@ impl ArraySet {
                 "has {} labels, but {}{} has {samples} samples; they do not belong together",
                 labels.len(),
                 x.source.path().display(),
-                if x.name.is_empty() { String::new() } else { format!(": {}", x.name.trim_end()) },
+                if x.name.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", x.name.trim_end_matches(": "))
+                },
             )));
         }
         labels.truncate(limit.unwrap_or(samples));
@@ -209,6 +213,16 @@ impl ArraySet {
             Ok(())
         })?;
         Ok(hash.finalize().to_hex().to_string())
+    }
+
+    /// The type of the numbers.
+    pub fn kind(&self) -> Kind {
+        self.x.kind
+    }
+
+    /// A data error about the samples.
+    pub fn wrong(&self, what: impl std::fmt::Display) -> Error {
+        self.x.wrong(what)
     }
 
     /// Bytes of a sample.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`cifar`] | CIFAR-10 and CIFAR-100, the binary versions |
 //! | [`npy`] | the header of NumPy's array files |
+//! | [`tensors`] | safetensors files |
 //! | [`arrays`] | samples in one array and labels in another, read row by row |
 //! | [`folder`], [`picture`] | folders of PNG and JPEG pictures; one picture |
 //! | [`shards`], [`archive`] | pictures and labels in tar archives; the members of one |
@@ -24,6 +25,7 @@ pub mod rows;
 pub mod shards;
 pub mod source;
 pub mod table;
+pub mod tensors;
 
 use super::{ImageSet, SharedDataset, limits};
 use crate::config::{Data, Format, Split};
@@ -48,6 +50,7 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
         Format::Csv => Arc::new(table::Table::open(card, split, limit, limits::TABLE_MEMORY)?),
         Format::Folder => Arc::new(folder::Folder::open(card, split, limit)?),
         Format::Tar => Arc::new(shards::Shards::open(card, split, limit)?),
+        Format::Safetensors => Arc::new(tensors::TensorSet::open(card, split, limit)?),
         Format::Npy => {
             let [x, y] = pair(split)?.map(npy::open);
             Arc::new(arrays::ArraySet::open(x?, &y?, card.classes, card.normalize, limit)?)
