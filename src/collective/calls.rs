@@ -2,6 +2,7 @@
 
 use super::header::Kind;
 use super::{Group, Op};
+use crate::comm::Peer;
 use crate::error::{Error, Result};
 
 /// `all_gather` is for names, hashes and messages; its cap keeps a wrong length from taking memory.

@@ -19,6 +19,7 @@ use super::chunks::chunk;
 use super::header::Kind;
 use super::tree::{Joiner, Node, cover};
 use super::{Algorithm, Element, Group, Op, canonical_in_node, ring};
+use crate::comm::Peer;
 use crate::error::{Error, Result};
 use std::ops::Range;
 
@@ -76,12 +77,12 @@ impl Group {
             && let Some(places) = canonical_in_node::places(node, mine, into)
         {
             self.sent += size_of_val(into) as u64;
-            let (peer, scratch) = (&mut *self.peer, &mut self.tree_scratch);
+            let (peer, scratch) = (&mut self.peer, &mut self.tree_scratch);
             return canonical_in_node::sum(node, peer, &header, leaves, &places, into, scratch);
         }
         self.begin(&header)?;
         self.reduce_own_chunk(leaves, mine, into)?;
-        self.sent += ring::all_gather(&mut *self.peer, &self.everyone, into)?;
+        self.sent += ring::all_gather(&mut self.peer, &self.everyone, into)?;
         Ok(())
     }
 

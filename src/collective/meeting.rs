@@ -4,7 +4,7 @@ use super::circle::{Circle, by_host};
 use super::identity::Identity;
 use super::node::Node;
 use super::{Group, Tuning};
-use crate::comm::Peer;
+use crate::comm::{Checked, Peer};
 use crate::error::{Error, Result};
 use crate::util::aligned::FlatBuf;
 use crate::util::shared::{Address, SharedBlock};
@@ -53,7 +53,7 @@ impl Group {
         let everyone = Circle::of((0..size).collect(), rank)
             .ok_or_else(|| Error::Internal(format!("there is no rank {rank} of {size}")))?;
         Ok(Group {
-            peer,
+            peer: Checked::new(peer),
             hosts: Vec::new(),
             local_cores: 1,
             everyone,
@@ -66,7 +66,7 @@ impl Group {
             tree_scratch: Vec::new(),
             collectives: 0,
             sent: 0,
-            skip_next: false,
+            slip: None,
             failed_together: false,
         })
     }

@@ -37,7 +37,7 @@ pub use crate::config::{Algorithm, Wire};
 pub use canonical::Leaves;
 pub use element::{Element, Op};
 
-use crate::comm::{DEFAULT_DEADLINE, DEFAULT_SEGMENT, Patience, Peer};
+use crate::comm::{Checked, DEFAULT_DEADLINE, DEFAULT_SEGMENT, Patience, Peer, Tamper};
 use crate::error::{Error, Result};
 use crate::util::whereabouts;
 use circle::Circle;
@@ -47,7 +47,7 @@ use std::time::Duration;
 
 /// All ranks of the job, as seen by one of them.
 pub struct Group {
-    peer: Box<dyn Peer>,
+    peer: Checked,
     hosts: Vec<String>,
     local_cores: usize,
     /// All ranks, the ranks of a host side by side.
@@ -64,7 +64,7 @@ pub struct Group {
     tree_scratch: Vec<f32>,
     collectives: u64,
     sent: u64,
-    skip_next: bool,
+    slip: Option<Slip>,
     failed_together: bool,
 }
 
@@ -79,6 +79,17 @@ pub struct Tuning {
     pub algorithm: Algorithm,
     /// What sums of `f32` look like between hosts.
     pub wire: Wire,
+    /// Whether a CRC-32 follows each message.
+    pub checksum: bool,
+}
+
+/// Ways to get a collective wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slip {
+    /// One is left out: this rank is one ahead of the others.
+    Skip,
+    /// It is given one element more than on the other ranks.
+    Length,
 }
 
 impl Default for Tuning {
@@ -88,6 +99,7 @@ impl Default for Tuning {
             segment: DEFAULT_SEGMENT,
             algorithm: Algorithm::Auto,
             wire: Wire::F32,
+            checksum: false,
         }
     }
 }
@@ -163,6 +175,7 @@ impl Group {
     pub fn configure(&mut self, tuning: Tuning) -> Result<()> {
         let segment = tuning.segment.max(1).next_multiple_of(8);
         self.peer.configure(tuning.deadline, segment);
+        self.peer.with_checksum(tuning.checksum);
         if let (Algorithm::Shared, Err(why)) = (tuning.algorithm, &self.shared) {
             let text =
                 format!("comm.algorithm is \"shared\", but there is no shared memory: {why}");
@@ -183,9 +196,14 @@ impl Group {
         self.peer.be_patient(patience);
     }
 
-    /// Lets this rank skip its next collective: a rehearsal of the bug that hangs other trainers.
-    pub fn skip_next_collective(&mut self) {
-        self.skip_next = true;
+    /// Lets this rank get its next collective wrong: a rehearsal of the bugs that hang other trainers.
+    pub fn slip(&mut self, slip: Slip) {
+        self.slip = Some(slip);
+    }
+
+    /// Lets `tamper` get at this rank's messages: a rehearsal.
+    pub fn tamper(&mut self, tamper: Tamper) {
+        self.peer.tamper(tamper);
     }
 
     /// Marks an error that every rank has come to alike, from reduced numbers: the job can end in good
@@ -204,12 +222,14 @@ impl Group {
 
     /// Leaves the job in good order. All ranks must call it.
     pub fn finish(self) {
-        self.peer.finish();
+        Box::new(self.peer).finish();
     }
 
     /// The header of the collective that begins now.
     fn next_header(&mut self, kind: Kind, dtype: u8, op: u8, len: usize, root: u64) -> Header {
-        self.collectives += 1 + u64::from(std::mem::take(&mut self.skip_next));
+        let slip = self.slip.take();
+        self.collectives += if slip == Some(Slip::Skip) { 2 } else { 1 };
+        let len = if slip == Some(Slip::Length) { len + 1 } else { len };
         self.peer.announce(self.collectives);
         whereabouts::at_collective(self.collectives);
         Header::new(self.collectives, kind, dtype, op, len, root)
@@ -219,7 +239,7 @@ impl Group {
     /// over the hosts, or over all ranks where there is no shared memory.
     fn begin(&mut self, header: &Header) -> Result<()> {
         if let Some(node) = &mut self.node {
-            node.turn(&mut *self.peer, header)?;
+            node.turn(&mut self.peer, header)?;
         }
         self.begin_across(header)
     }

@@ -13,6 +13,7 @@ use super::element::{Element, Op};
 use super::header::{Header, Kind};
 use super::node::Place;
 use super::{Algorithm, Group, Wire, doubling, in_node, ring, wire};
+use crate::comm::Peer;
 use crate::error::Result;
 
 /// Up to this many bytes the boards are faster than two turns over buffers in place: one turn
@@ -101,14 +102,14 @@ impl Group {
     fn staged<T: Element>(&mut self, header: &Header, data: &mut [T], op: Op) -> Result<()> {
         if let Some(node) = &mut self.node {
             self.sent += size_of_val(data) as u64;
-            in_node::staged(node, &mut *self.peer, header, data, op)?;
+            in_node::staged(node, &mut self.peer, header, data, op)?;
         }
         if self.host_count() == 1 {
             return Ok(());
         }
         self.across(header, data, op)?;
         match &mut self.node {
-            Some(node) => in_node::hand_out(node, &mut *self.peer, header, data),
+            Some(node) => in_node::hand_out(node, &mut self.peer, header, data),
             None => Ok(()),
         }
     }
@@ -126,13 +127,13 @@ impl Group {
         let local = header.with_root(place.tag());
         let alone = self.host_count == 1;
         let targets = 0..if alone { node.ranks.len() } else { 1 };
-        in_node::in_place(node, &mut *self.peer, &local, place, data, op, targets)?;
+        in_node::in_place(node, &mut self.peer, &local, place, data, op, targets)?;
         if alone {
             return Ok(());
         }
         self.across(header, data, op)?;
         let Some(node) = &mut self.node else { return Ok(()) };
-        in_node::from_first(node, &mut *self.peer, &local, place, data)
+        in_node::from_first(node, &mut self.peer, &local, place, data)
     }
 
     /// Between the hosts: the first rank of each.
@@ -159,7 +160,7 @@ impl Group {
         if circle.size() == 1 || data.is_empty() {
             return Ok(());
         }
-        let (peer, wire) = (&mut *self.peer, self.tuning.wire);
+        let (peer, wire) = (&mut self.peer, self.tuning.wire);
         let sent = if wire != Wire::F32 && T::TYPE == f32::TYPE && op == Op::Sum && !doubled {
             let data = bytemuck::cast_slice_mut(data);
             wire::all_reduce(peer, circle, data, wire, &mut self.scratch)?

@@ -2,8 +2,9 @@
 //!
 //! [`Peer`] is all that the collectives know of the world. It has two implementations: [`mpi`] for
 //! real jobs, and [`threads`], its twin inside one process, so that every collective is tested at
-//! any rank count without a launcher. [`launcher`] reads what `mpirun` or `srun` promised.
+//! any rank count without a launcher; [`Checked`] goes round either. [`launcher`] reads what `mpirun` or `srun` promised.
 
+mod checked;
 pub mod launcher;
 mod mpi;
 pub mod roll_call;
@@ -11,6 +12,7 @@ mod roster;
 pub mod threads;
 pub mod waiting;
 
+pub use checked::{Checked, Damage, Tamper};
 pub use mpi::library_version;
 pub use roster::START_TIMEOUT;
 

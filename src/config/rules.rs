@@ -2,8 +2,8 @@
 //! schema (attributes beside the fields).
 
 use super::{
-    Algorithm, Card, FaultKind, ModelKind, OptimizerKind, Problem, SamplingKind, ScheduleKind,
-    SpikeAction, Wire,
+    Algorithm, Card, FaultKind, FaultPlace, ModelKind, OptimizerKind, Problem, SamplingKind,
+    ScheduleKind, SpikeAction, Wire,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -128,6 +128,13 @@ fn faults_that_cannot_be(card: &Card, rules: &mut Rules) {
             fault.at.is_some() && !fault.kind.is_of_process(),
             &[&field("at"), &field("kind")],
             "is for faults of the process only (panic, stop, kill, exit, abort, segfault, memory, slow)",
+        );
+        rules.refuse_if(
+            fault.message.is_some()
+                && fault.at != Some(FaultPlace::Reduce)
+                && !fault.kind.is_of_message(),
+            &[&field("message"), &field("kind")],
+            "is for `corrupt`, `short` and `long`, and for faults of the process with `at: \"reduce\"`",
         );
         let slow = fault.kind == FaultKind::Slow;
         rules.refuse_if(

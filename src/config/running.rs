@@ -13,6 +13,10 @@ pub struct Comm {
     /// What gradients look like on their way between hosts. 16-bit floats halve the bytes on slow
     /// links for a rounding of each partial sum.
     pub wire: Wire,
+    /// Each message between ranks is followed by its CRC-32; one that was damaged on its way ends the job
+    /// with the names of both ends instead of spoiling the sums. What the ranks of a host exchange in shared
+    /// memory has none.
+    pub checksum: bool,
     /// Reduce gradients while the backward pass goes on. `auto` takes the first steps both ways and
     /// keeps the faster; the results are the same.
     pub overlap: Overlap,
@@ -38,6 +42,7 @@ impl Default for Comm {
         Comm {
             algorithm: Algorithm::Auto,
             wire: Wire::F32,
+            checksum: false,
             overlap: Overlap::Auto,
             deadline_s: None,
             bucket_mb: 25.0,
@@ -132,6 +137,12 @@ pub struct Fault {
     /// happen to the process: panic, stop, kill, exit, abort, segfault, memory, slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<FaultPlace>,
+    /// Before this message of a gradient reduction (of the bucket that has so many first), counted from the
+    /// header, which is 0: what `corrupt`, `short` and `long` happen to (1 when left out), or when `at` is
+    /// `reduce`, the moment of the fault. Only messages count, not what goes through shared memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub message: Option<u64>,
     /// How long a `slow` rank sleeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
@@ -182,6 +193,16 @@ pub enum FaultKind {
     Loader,
     /// The rank skips its next collective.
     Skip,
+    /// The rank does a collective that the others do not.
+    Extra,
+    /// The rank gives its next collective one element more than the others.
+    Length,
+    /// A bit of a message flips on its way.
+    Corrupt,
+    /// A message is 8 bytes too short.
+    Short,
+    /// A message is 8 bytes too long.
+    Long,
     /// One gradient becomes NaN.
     Nan,
     /// The loss that the rank reports is ten times what it is.
@@ -196,5 +217,11 @@ impl FaultKind {
     pub fn is_of_process(self) -> bool {
         use FaultKind::{Abort, Exit, Kill, Memory, Panic, Segfault, Slow, Stop};
         matches!(self, Panic | Stop | Kill | Exit | Abort | Segfault | Memory | Slow)
+    }
+
+    /// Whether it happens to a message.
+    #[must_use]
+    pub fn is_of_message(self) -> bool {
+        matches!(self, FaultKind::Corrupt | FaultKind::Short | FaultKind::Long)
     }
 }

@@ -1,7 +1,8 @@
 //! Faults on order, to rehearse what happens when a rank fails: `faults` in the card, obeyed only
 //! with `ANNULUS_ALLOW_FAULTS=1` in the environment.
 
-use crate::collective::Group;
+use crate::collective::{Group, Slip};
+use crate::comm::Damage;
 use crate::config::{Fault, FaultKind, FaultPlace};
 use crate::data::{Dataset, SharedDataset};
 use crate::error::{Error, Result};
@@ -29,9 +30,11 @@ pub fn check_allowed(faults: &[Fault]) -> Result<()> {
     )))
 }
 
-/// Makes ready what the card orders for `rank` inside steps.
-pub fn arm(faults: &[Fault], rank: usize) {
-    let mine = |f: &&Fault| f.rank == rank && f.at.is_some();
+/// Makes ready what the card orders for this rank inside steps.
+pub fn arm(faults: &[Fault], group: &mut Group) {
+    arm_messages(faults, group);
+    let rank = group.rank();
+    let mine = |f: &&Fault| f.rank == rank && f.at.is_some() && f.message.is_none();
     let armed: Vec<(Fault, AtomicBool)> =
         faults.iter().filter(mine).map(|f| (f.clone(), AtomicBool::new(true))).collect();
     if armed.is_empty() {
@@ -45,6 +48,32 @@ pub fn arm(faults: &[Fault], rank: usize) {
             }
         }
     });
+}
+
+/// Faults at or of one message of a gradient reduction.
+fn arm_messages(faults: &[Fault], group: &mut Group) {
+    let rank = group.rank();
+    let mine = |f: &&Fault| f.rank == rank && (f.message.is_some() || f.kind.is_of_message());
+    let mut armed: Vec<Fault> = faults.iter().filter(mine).cloned().collect();
+    if armed.is_empty() {
+        return;
+    }
+    group.tamper(Box::new(move |message| {
+        let place = whereabouts::place();
+        let here = |f: &Fault| {
+            f.step == place.step && f.message.unwrap_or(1) == message && place.bucket.is_some()
+        };
+        let fault = armed.swap_remove(armed.iter().position(here)?);
+        match fault.kind {
+            FaultKind::Corrupt => Some(Damage::Flip),
+            FaultKind::Short => Some(Damage::Short),
+            FaultKind::Long => Some(Damage::Long),
+            _ => {
+                strike(&fault);
+                None
+            }
+        }
+    }));
 }
 
 fn phase(place: FaultPlace) -> Phase {
@@ -70,7 +99,9 @@ pub fn before_step(faults: &[Fault], step: u64, group: &mut Group) -> Result<()>
             FaultKind::Error => {
                 return Err(Error::Io("an error ordered by the card's faults".to_owned()));
             }
-            FaultKind::Skip => group.skip_next_collective(),
+            FaultKind::Skip => group.slip(Slip::Skip),
+            FaultKind::Length => group.slip(Slip::Length),
+            FaultKind::Extra => group.barrier()?,
             _ => strike(fault),
         }
     }

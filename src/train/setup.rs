@@ -47,13 +47,14 @@ impl Job {
         let json = group.together(card.to_json_pretty())?;
         group.require_equal("the card", &json)?;
         group.together(faults::check_allowed(&card.faults))?;
-        faults::arm(&card.faults, group.rank());
+        faults::arm(&card.faults, group);
         let deadline = card.comm.deadline_s.map_or(DEFAULT_DEADLINE, Duration::from_secs_f64);
         group.configure(Tuning {
             deadline,
             segment: card.comm.segment_kb << 10,
             algorithm: card.comm.algorithm,
             wire: card.comm.wire,
+            checksum: card.comm.checksum,
         })?;
         conditions::check(&card, device, group)?;
 
