@@ -1,0 +1,103 @@
+//! Over MPI: real jobs whose card orders the fault.
+
+use super::common::{BOTH, Ended, Mpi, card, sign, under};
+use super::{Draw, draws};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::tempdir;
+
+/// Start of a job, its deadline of 2 s, and 2 s to end it: all that a draw may take.
+const LIMIT: Duration = Duration::from_secs(9);
+
+#[derive(Debug)]
+struct Scene {
+    mpi: Mpi,
+    ranks: usize,
+    culprit: usize,
+    step: u64,
+    kind: &'static str,
+    /// When it happens: further fields of the fault.
+    when: String,
+    algorithm: &'static str,
+}
+
+impl Scene {
+    fn new(number: u64) -> Scene {
+        let mut draw = Draw(number ^ 0xfa17);
+        let ranks = 2 + draw.below(3);
+        let kind = draw
+            .of(&["skip", "extra", "length", "short", "long", "corrupt", "kill", "stop", "abort"]);
+        // The header and the 2(P - 1) steps of the ring.
+        let message = draw.below(2 * ranks - 1);
+        let when = match (kind, draw.below(3)) {
+            ("skip" | "extra" | "length", _) => String::new(),
+            ("short" | "long" | "corrupt", _) => format!(",\"message\":{message}"),
+            (_, 0) => ",\"at\":\"reduce\"".to_owned(),
+            (_, 1) => format!(",\"at\":\"reduce\",\"message\":{message}"),
+            (_, _) => ",\"at\":\"optimizer\"".to_owned(),
+        };
+        let shared_will_do = !when.contains("message") && draw.below(2) == 0;
+        Scene {
+            mpi: BOTH[draw.below(2)],
+            ranks,
+            culprit: draw.below(ranks),
+            step: 2 + draw.next() % 20,
+            kind,
+            when,
+            algorithm: if shared_will_do { "auto" } else { "ring" },
+        }
+    }
+
+    fn run(&self, out: &Path) -> Ended {
+        let Scene { culprit, step, kind, when, .. } = self;
+        under(self.mpi, self.ranks)
+            .args(["train", &card("lenet-mnist.json"), "--out"])
+            .args([out])
+            .env("ANNULUS_ALLOW_FAULTS", "1")
+            .set("data.train_limit=1000")
+            .set("data.test_limit=500")
+            .set("train.global_batch=64")
+            .set("train.epochs=50")
+            .set("schedule={}")
+            .set("checkpoint.every_steps=7")
+            .set("comm.deadline_s=2")
+            .set("comm.checksum=true")
+            .set(format!("comm.algorithm=\"{}\"", self.algorithm))
+            .set(format!(
+                "faults=[{{\"rank\":{culprit},\"step\":{step},\"kind\":\"{kind}\"{when}}}]"
+            ))
+            .run()
+    }
+
+    /// Whether the job said what was wrong with it.
+    fn is_told(&self, ended: &Ended, out: &Path) -> bool {
+        let said = ended.complaints().join("\n");
+        let says = |text: &str| said.contains(text);
+        let name = format!("rank {}", self.culprit);
+        match self.kind {
+            "skip" | "extra" | "length" => {
+                says("not in the same collective") || says("skipped or repeated")
+            }
+            // A header's length is wrong as any other's.
+            "short" | "long" => says(&name) && says("sent a message of"),
+            "corrupt" => says(&format!("from {name} ")) && says("was damaged on its way"),
+            "stop" => says(&format!("nothing from {name} ")),
+            // The launcher may be first; then the last sign tells.
+            _ => sign(out, self.culprit)["step"] == self.step && !ended.all_output().is_empty(),
+        }
+    }
+}
+
+#[test]
+fn faults_in_real_jobs_end_in_time_with_one_diagnosis_each() {
+    for number in draws(10) {
+        let folder = tempdir().unwrap();
+        let out = folder.path().join("run");
+        let scene = Scene::new(number);
+        let ended = scene.run(&out);
+        let output = ended.all_output();
+        assert_ne!(ended.code, 0, "draw {number}, {scene:?}: {output}");
+        assert!(ended.took < LIMIT, "draw {number}, {scene:?}: {:?}: {output}", ended.took);
+        assert!(scene.is_told(&ended, &out), "draw {number}, {scene:?}: {output}");
+    }
+}
