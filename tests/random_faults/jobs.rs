@@ -84,10 +84,10 @@ impl Scene {
             "stop" => says(&format!("nothing from {name} ")),
             // The launcher may be first, and each has words of its own for a death.
             _ => {
-                let signal = if self.kind == "kill" { 9 } else { 6 };
                 let launcher = match self.mpi {
                     Mpi::Open => format!("process {name} "),
-                    Mpi::Mpich => format!("EXIT CODE: {signal}"),
+                    // It shows the end of any rank, the killed one's or of one that it ended itself.
+                    Mpi::Mpich => "BAD TERMINATION".to_owned(),
                 };
                 says(&format!("nothing from {name} ")) || ended.all_output().contains(&launcher)
             }
@@ -97,14 +97,19 @@ impl Scene {
 
 #[test]
 fn faults_in_real_jobs_end_in_time_with_one_diagnosis_each() {
+    let mut wrong = Vec::new();
     for number in draws(10) {
         let folder = tempdir().unwrap();
         let out = folder.path().join("run");
         let scene = Scene::new(number);
         let ended = scene.run(&out);
-        let output = ended.all_output();
-        assert_ne!(ended.code, 0, "draw {number}, {scene:?}: {output}");
-        assert!(ended.took < LIMIT, "draw {number}, {scene:?}: {:?}: {output}", ended.took);
-        assert!(scene.is_told(&ended), "draw {number}, {scene:?}: {output}");
+        if ended.code == 0 || ended.took > LIMIT || !scene.is_told(&ended) {
+            let (took, code) = (ended.took, ended.code);
+            wrong.push(format!(
+                "draw {number}, {scene:?}: code {code} after {took:?}: {}",
+                ended.all_output()
+            ));
+        }
     }
+    assert!(wrong.is_empty(), "{} jobs:\n{}", wrong.len(), wrong.join("\n"));
 }
