@@ -34,7 +34,7 @@ pub enum Error {
     /// The run was told to leave; it is saved and can go on. Not a failure.
     #[error("{0}")]
     Preempted(String),
-    /// Ranks that must hold the same parameters do not.
+    /// Ranks that must hold the same parameters do not, or a message arrived damaged.
     #[error("{0}")]
     ReplicasDiffer(String),
     /// The loss or a gradient became NaN or infinite.

@@ -121,13 +121,16 @@ pub trait Peer: Send {
     fn finish(self: Box<Self>);
 }
 
-/// An error that names the sender when a message of `got` bytes has come where `expected` were.
+/// An error that names the sender when a message of `got` bytes has come where `expected` were;
+/// `usize::MAX` stands for too many to fit.
 fn right_length((got, expected): (usize, usize), sender: &str) -> Result<()> {
     if got == expected {
         return Ok(());
     }
+    let got = if got == usize::MAX { format!("more than {expected}") } else { got.to_string() };
     Err(Error::Internal(format!(
-        "{sender} sent a message of {got} bytes where {expected} were expected"
+        "{sender} sent a message of {got} bytes where {expected} were expected: the ranks do not make the \
+         same calls, or the MPI library lost bytes"
     )))
 }
 

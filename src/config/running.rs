@@ -137,8 +137,8 @@ pub struct Fault {
     /// happen to the process: panic, stop, kill, exit, abort, segfault, memory, slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<FaultPlace>,
-    /// Before this message of a gradient reduction (of the bucket that has so many first), counted from the
-    /// header, which is 0: what `corrupt`, `short` and `long` happen to (1 when left out), or when `at` is
+    /// At this message of the reduction of a gradient bucket, counted from 0 (between several hosts 0 is the
+    /// collective's header): what `corrupt`, `short` and `long` happen to (1 when left out), or when `at` is
     /// `reduce`, the moment of the fault. Only messages count, not what goes through shared memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1_000_000))]

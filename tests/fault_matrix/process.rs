@@ -45,6 +45,29 @@ fn a_rank_that_dies_in_any_part_of_a_step_ends_the_job_and_the_same_command_goes
 }
 
 #[test]
+fn a_rank_killed_at_any_step_of_the_ring_ends_the_job_and_the_same_command_goes_on_bit_for_bit() {
+    let folder = tempdir().unwrap();
+    for (mpi, ranks) in [(Mpi::Open, 3), (Mpi::Mpich, 4)] {
+        let ring = |out: &std::path::Path| train(mpi, ranks, out).set("comm.algorithm=\"ring\"");
+        let whole = folder.path().join(format!("whole-{ranks}"));
+        ring(&whole).succeed();
+        let broken = folder.path().join(format!("broken-{ranks}"));
+        // On one host the headers go through shared memory: all messages are the ring's.
+        for message in 0..2 * (ranks - 1) {
+            let (rank, step) = (message % ranks, 5 + 6 * message as u64);
+            let what = format!(",\"at\":\"reduce\",\"message\":{message}");
+            let ended = ring(&broken).set(fault(rank, step, "kill", &what)).run();
+            assert_ne!(ended.code, 0, "message {message}: {}", ended.all_output());
+            assert!(ended.took < SOON, "message {message}: {:?}", ended.took);
+            assert_ne!(status(&broken)["state"], "completed", "message {message}");
+        }
+        ring(&broken).succeed();
+        assert_eq!(hash(&whole), hash(&broken), "{mpi:?}");
+        assert_eq!(common::story(&whole), common::story(&broken), "{mpi:?}");
+    }
+}
+
+#[test]
 fn a_killed_rank_leaves_its_step_and_phase_behind_and_the_run_is_called_failed_by_the_next_start() {
     let phases = [("forward", "forward"), ("reduce", "gradient reduction")];
     for (mpi, (at, phase)) in BOTH.into_iter().zip(phases) {

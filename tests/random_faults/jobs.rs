@@ -27,8 +27,8 @@ impl Scene {
         let ranks = 2 + draw.below(3);
         let kind = draw
             .of(&["skip", "extra", "length", "short", "long", "corrupt", "kill", "stop", "abort"]);
-        // The header and the 2(P - 1) steps of the ring.
-        let message = draw.below(2 * ranks - 1);
+        // The 2(P - 1) steps of the ring; headers go through shared memory on one host.
+        let message = draw.below(2 * (ranks - 1));
         let when = match (kind, draw.below(3)) {
             ("skip" | "extra" | "length", _) => String::new(),
             ("short" | "long" | "corrupt", _) => format!(",\"message\":{message}"),
@@ -78,7 +78,6 @@ impl Scene {
             "skip" | "extra" | "length" => {
                 says("not in the same collective") || says("skipped or repeated")
             }
-            // A header's length is wrong as any other's.
             "short" | "long" => says(&name) && says("sent a message of"),
             "corrupt" => says(&format!("from {name} ")) && says("was damaged on its way"),
             "stop" => says(&format!("nothing from {name} ")),

@@ -40,6 +40,14 @@ pub fn check(doing: &str, code: c_int) -> Result<()> {
     Err(Error::PeerLost(format!("MPI could not {doing}: {text}")))
 }
 
+/// The class of an MPI return code, which all MPIs have in common.
+fn class(code: c_int) -> u32 {
+    let mut class = 0;
+    // SAFETY: writes one integer.
+    unsafe { ffi::MPI_Error_class(code, &mut class) };
+    class.unsigned_abs()
+}
+
 pub fn no_request() -> Request {
     // SAFETY: a constant of the MPI library, set when it was loaded.
     unsafe { ffi::RSMPI_REQUEST_NULL }
@@ -131,6 +139,9 @@ pub fn all_reduce_blocking(comm: Comm, from: &[f32], into: &mut [f32]) -> Result
     })
 }
 
+/// The count of a message that is longer than the bytes it was to go to.
+pub const TOO_MANY: usize = usize::MAX;
+
 /// The number of bytes received if the request is done.
 pub fn test(request: &mut Request) -> Result<Option<usize>> {
     let (mut done, mut bytes) = (0, 0);
@@ -138,7 +149,11 @@ pub fn test(request: &mut Request) -> Result<Option<usize>> {
     // SAFETY: `request` is null or was started by this thread; MPI fills `status` when it is done,
     // and its count means bytes received for a receive and nothing that is used for a send.
     unsafe {
-        check("finish a transfer", ffi::MPI_Test(request, &mut done, status.as_mut_ptr()))?;
+        let code = ffi::MPI_Test(request, &mut done, status.as_mut_ptr());
+        if code != 0 && class(code) == ffi::MPI_ERR_TRUNCATE {
+            return Ok(Some(TOO_MANY));
+        }
+        check("finish a transfer", code)?;
         if done == 0 {
             return Ok(None);
         }
