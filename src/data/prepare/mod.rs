@@ -119,8 +119,8 @@ impl Material {
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Material::Pictures(pictures) => pictures.len(),
-            Material::Table(table) => table.len(),
+            Material::Pictures(pictures) => pictures.count(),
+            Material::Table(table) => table.count(),
         }
     }
 

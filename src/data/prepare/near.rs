@@ -68,7 +68,9 @@ mod tests {
         };
         let looks: Vec<u64> = (0..300)
             .map(|_| {
-                (noise() % 8) * 0x1111_2222_3333_4444 ^ 1 << (noise() % 64) ^ 1 << (noise() % 64)
+                ((noise() % 8) * 0x1111_2222_3333_4444)
+                    ^ (1 << (noise() % 64))
+                    ^ (1 << (noise() % 64))
             })
             .collect();
         for limit in [1, 2, 5, 9] {

@@ -47,7 +47,7 @@ impl Pictures {
     }
 
     /// Number of files.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.files.len()
     }
 
@@ -112,7 +112,7 @@ impl Pictures {
     /// # Errors
     /// When one has gone.
     pub fn sign(&self, hash: &mut blake3::Hasher) -> Result<()> {
-        for i in 0..self.len() {
+        for i in 0..self.count() {
             let path = self.path(i);
             let about = std::fs::symlink_metadata(&path).map_err(|e| Error::reading(&path, &e))?;
             let time = about.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
@@ -174,7 +174,7 @@ fn look([rows, columns]: [usize; 2], channels: usize, pixels: &[u8]) -> u64 {
     let mut bits = 0;
     for row in 0..8 {
         for column in 0..8 {
-            bits = bits << 1 | u64::from(cell(row, column + 1) > cell(row, column));
+            bits = (bits << 1) | u64::from(cell(row, column + 1) > cell(row, column));
         }
     }
     bits

@@ -146,6 +146,9 @@ fn together(records: &[Record], kept: &[usize], limit: u32) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
+/// A group by the hash that decides its place.
+type Drawn<'a> = ([u8; 32], &'a Vec<usize>);
+
 /// Deals the groups of each class to the parts. A group goes by the smallest hash in it, so that the order
 /// of the sources does not matter.
 fn split(
@@ -159,7 +162,7 @@ fn split(
         drawn.update(&options.seed.to_le_bytes()).update(hash.as_bytes());
         *drawn.finalize().as_bytes()
     };
-    let mut of_class: BTreeMap<&str, Vec<([u8; 32], &Vec<usize>)>> = BTreeMap::new();
+    let mut of_class: BTreeMap<&str, Vec<Drawn>> = BTreeMap::new();
     for group in groups {
         let least = group.iter().min_by_key(|&&i| &records[i].hash);
         if let Some(&least) = least {
