@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod ending;
 mod eval;
+mod prepare;
 mod train;
 
 use crate::collective::Group;
@@ -31,7 +32,9 @@ pub fn run() -> ExitCode {
         return diff::run(args);
     }
     ending::install_hooks();
-    if let Err(error) = crate::train::hear_signals() {
+    // What prepares data can be ended at any moment: nothing waits for a good one to leave.
+    let prepares = matches!(&args, Ok(Args { command: Command::Prepare(_), .. }));
+    if !prepares && let Err(error) = crate::train::hear_signals() {
         ending::tell(&format!("error: {error}"));
         return ExitCode::from(error.exit_code());
     }
@@ -71,6 +74,7 @@ fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
     match command {
         Command::Train(args) => train::run(args, group),
         Command::Eval(args) => eval::run(args, group),
+        Command::Prepare(args) => prepare::run(args, group),
         Command::Doctor => doctor::run(group),
         Command::Bench(args) => bench::run(args, group),
         Command::Diff(_) => Ok(()),

@@ -11,6 +11,7 @@
 //! | [`batch`] | a batch in flat memory |
 //! | [`augment`] | random changes of training images |
 //! | [`prefetch`] | a thread that prepares batches ahead |
+//! | [`prepare`] | raw material becomes parts to train on |
 //! | [`limits`] | caps on what a file may ask for |
 //!
 //! To add a format: a file in [`formats`] with a type that implements [`Dataset`], a variant of
@@ -24,6 +25,7 @@ pub mod idx;
 pub mod images;
 pub mod limits;
 pub mod prefetch;
+pub mod prepare;
 pub mod sampler;
 pub mod sampling;
 

@@ -5,6 +5,7 @@ pub mod heartbeat;
 pub mod ledger;
 pub mod lines;
 pub mod metrics;
+pub mod preparation;
 pub mod run_folder;
 pub mod status;
 mod terminal;

@@ -131,6 +131,15 @@ impl Decoder {
     }
 }
 
+/// Rows, columns and pixels of a picture, row by row, channels side by side.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn decode(bytes: &[u8], wanted: &Pictures) -> Decoded<([usize; 2], Vec<u8>)> {
+    let decoder = Decoder::new(wanted);
+    Ok((decoder.size(bytes)?, decoder.pixels(bytes)?))
+}
+
 /// A decoder that has read the header, once it is known to be harmless.
 fn open(bytes: &[u8]) -> Decoded<impl ImageDecoder + '_> {
     let format = match bytes {

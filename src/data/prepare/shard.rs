@@ -1,0 +1,112 @@
+//! A file of samples, as the reader of safetensors takes it: tensors `images` and `labels`.
+
+use super::plan::{PARTS, Plan};
+use super::table::Column;
+use super::{Material, Options};
+use crate::data::limits;
+use crate::error::{Error, Result};
+use safetensors::tensor::{Dtype, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What is known of a written file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// Its name.
+    pub file: String,
+    /// Hash of its bytes.
+    pub blake3: String,
+    /// Its samples.
+    pub samples: usize,
+    /// Of each channel of pictures: sum of the bytes, and of their squares; exact.
+    pub sums: Vec<[u64; 2]>,
+}
+
+/// The files to write, each with its part and its samples in the part.
+#[must_use]
+pub fn list(plan: &Plan, options: &Options) -> Vec<(usize, Range<usize>)> {
+    let mut shards = Vec::new();
+    for (part, samples) in plan.parts.iter().enumerate() {
+        for start in (0..samples.len()).step_by(options.shard) {
+            shards.push((part, start..samples.len().min(start + options.shard)));
+        }
+    }
+    shards
+}
+
+/// The name of the file that begins with sample `start` of a part.
+#[must_use]
+pub fn name(part: usize, start: usize, options: &Options) -> String {
+    format!("{}-{:05}.safetensors", PARTS[part], start / options.shard)
+}
+
+/// The bytes of a file, and what is known of it.
+///
+/// # Errors
+/// [`Error::Data`] if a picture has changed since it was looked at, or the file would be too large.
+pub fn make(
+    material: &Material,
+    plan: &Plan,
+    columns: &[Column],
+    file: String,
+    samples: &[(usize, u32)],
+) -> Result<(Vec<u8>, Written)> {
+    let n = samples.len();
+    let (kind, shape, bytes, sums) = match material {
+        Material::Pictures(pictures) => {
+            let ([rows, columns], channels) = (plan.size, pictures.channels());
+            let place = rows * columns;
+            if place.saturating_mul(channels).saturating_mul(n) > limits::PREPARE_SHARD {
+                return Err(Error::Data(format!(
+                    "{n} pictures of {channels} x {rows} x {columns} are too many for one file (1 \
+                     GiB); give a smaller --shard, or --resize"
+                )));
+            }
+            let mut bytes = vec![0; place * channels * n];
+            let mut sums = vec![[0; 2]; channels];
+            for (&(item, _), out) in samples.iter().zip(bytes.chunks_exact_mut(place * channels)) {
+                let changed = || {
+                    Error::Data(format!(
+                        "{}: has changed while it was prepared; start again",
+                        material.name(item)
+                    ))
+                };
+                let (size, pixels) = pictures.pixels(item).map_err(|_| changed())?;
+                if size != plan.size || pixels.len() != out.len() {
+                    return Err(changed());
+                }
+                for (at, pixel) in pixels.chunks_exact(channels).enumerate() {
+                    for (channel, &value) in pixel.iter().enumerate() {
+                        out[channel * place + at] = value;
+                        let value = u64::from(value);
+                        sums[channel][0] += value;
+                        sums[channel][1] += value * value;
+                    }
+                }
+            }
+            (Dtype::U8, vec![n, channels, rows, columns], bytes, sums)
+        }
+        Material::Table(table) => {
+            let mut bytes = Vec::new();
+            for &(item, _) in samples {
+                let row = table.sample(item, columns);
+                bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+                if bytes.len() > limits::PREPARE_SHARD {
+                    return Err(Error::Data(
+                        "the rows of one file have more than 1 GiB; give a smaller --shard"
+                            .to_owned(),
+                    ));
+                }
+            }
+            (Dtype::F32, vec![n, bytes.len() / 4 / n.max(1)], bytes, Vec::new())
+        }
+    };
+    let labels: Vec<u8> =
+        samples.iter().flat_map(|&(_, label)| i64::from(label).to_le_bytes()).collect();
+    let broken = |e: safetensors::SafeTensorError| Error::Internal(format!("{file}: {e}"));
+    let images = TensorView::new(kind, shape, &bytes).map_err(broken)?;
+    let labels = TensorView::new(Dtype::I64, vec![n], &labels).map_err(broken)?;
+    let whole = serialize([("images", images), ("labels", labels)], None).map_err(broken)?;
+    let blake3 = blake3::hash(&whole).to_hex().to_string();
+    Ok((whole, Written { blake3, samples: n, sums, file }))
+}

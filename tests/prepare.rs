@@ -1,0 +1,285 @@
+//! `annulus prepare`: what was planted is found, nothing is lost, the bytes are the same at any rank count and
+//! after interruptions, and the result trains.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+#[path = "readers/museum.rs"]
+#[allow(dead_code)]
+mod museum;
+
+use annulus::util::rng::Rng;
+use common::{Mpi, under};
+use museum::{Museum, below, noise};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Smooth pictures, so that a slight change keeps the look: corners of random grey.
+fn picture(rng: &mut Rng) -> image::GrayImage {
+    let cells: Vec<f64> = (0..81).map(|_| below(rng, 256) as f64).collect();
+    image::GrayImage::from_fn(18, 18, |x, y| {
+        image::Luma([cells[(x / 2 + y / 2 * 9) as usize] as u8])
+    })
+}
+
+fn save(museum: &Museum, name: &str, picture: &image::GrayImage) {
+    let path = museum.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    picture.save(path).unwrap();
+}
+
+/// 3 classes of 40 pictures, one class of 10, and one fault of each kind.
+fn pictures(museum: &Museum) -> PathBuf {
+    let mut rng = noise(7);
+    for (class, count) in [("ant", 40), ("bee", 40), ("cat", 40), ("rare", 10)] {
+        for i in 0..count {
+            save(museum, &format!("raw/{class}/{i:02}.png"), &picture(&mut rng));
+        }
+    }
+    let mut twin = image::open(museum.path("raw/bee/05.png")).unwrap().into_luma8();
+    save(museum, "raw/bee/x-duplicate.png", &twin);
+    save(
+        museum,
+        "raw/cat/x-contradiction.png",
+        &image::open(museum.path("raw/ant/07.png")).unwrap().into_luma8(),
+    );
+    twin.iter_mut().for_each(|grey| *grey = grey.saturating_add(1));
+    save(museum, "raw/bee/x-near.png", &twin);
+    save(museum, "raw/ant/x-constant.png", &image::GrayImage::new(18, 18));
+    save(
+        museum,
+        "raw/ant/x-size.png",
+        &image::GrayImage::from_fn(9, 9, |x, y| image::Luma([(x * y) as u8])),
+    );
+    let whole = std::fs::read(museum.path("raw/cat/00.png")).unwrap();
+    museum.put("raw/cat/x-cut.png", &whole[..whole.len() / 2]);
+    museum.put("raw/cat/x-notes.txt", b"hello");
+    museum.put("raw/x-beside.png", &whole);
+    museum.path("raw")
+}
+
+fn prepare(ranks: usize, source: &Path, out: &Path, more: &[&str]) {
+    under(Mpi::Open, ranks)
+        .arg_paths(["prepare"], &[source])
+        .arg_paths(["--out"], &[out])
+        .args(["--grey", "--shard", "16"])
+        .args(more)
+        .succeed();
+}
+
+/// All files below a folder.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            found.insert(
+                path.display().to_string().rsplit_once('/').unwrap().1.to_owned(),
+                std::fs::read(path).unwrap(),
+            );
+        }
+    }
+    found
+}
+
+fn json(path: PathBuf) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Item, part, reason.
+fn items(out: &Path) -> Vec<[String; 3]> {
+    let mut csv = csv::Reader::from_path(out.join("samples.csv")).unwrap();
+    csv.records().map(|row| [0, 3, 4].map(|cell| row.as_ref().unwrap()[cell].to_owned())).collect()
+}
+
+#[test]
+fn what_was_planted_in_a_folder_is_found_and_nothing_else() {
+    let museum = Museum::new();
+    let (raw, out) = (pictures(&museum), museum.path("out"));
+    prepare(1, &raw, &out, &[]);
+    let removed: BTreeMap<String, String> = items(&out)
+        .into_iter()
+        .filter(|i| !i[2].is_empty())
+        .map(|[name, _, why]| (name, why))
+        .collect();
+    let expected = [
+        ("raw/ant/07.png", "contradiction:"),
+        ("raw/ant/x-constant.png", "constant:"),
+        ("raw/ant/x-size.png", "wrong size:"),
+        ("raw/bee/x-duplicate.png", "duplicate of raw/bee/05.png"),
+        ("raw/cat/x-contradiction.png", "contradiction:"),
+        ("raw/cat/x-cut.png", "unreadable:"),
+        ("raw/cat/x-notes.txt", "no picture:"),
+        ("raw/x-beside.png", "in no class:"),
+    ];
+    assert_eq!(removed.len(), expected.len(), "{removed:?}");
+    for (name, why) in expected {
+        assert!(removed[name].starts_with(why), "{name}: {}", removed[name]);
+    }
+    let report = json(out.join("report.json"));
+    assert_eq!(
+        report["look_alike_and_kept_in_one_part"],
+        serde_json::json!([["raw/bee/05.png", "raw/bee/x-near.png"]])
+    );
+    assert_eq!(
+        report["classes"][3],
+        serde_json::json!({"name": "rare", "train": 8, "val": 1, "test": 1})
+    );
+    let all = items(&out);
+    let part = |name: &str| &all.iter().find(|item| item[0] == name).unwrap()[1];
+    assert_eq!(part("raw/bee/05.png"), part("raw/bee/x-near.png"));
+    let count = |name: &str| report["items"][name].as_u64().unwrap();
+    assert_eq!(count("found"), count("kept") + count("removed"));
+    assert_eq!(
+        count("found") as usize,
+        all.iter().map(|item| &item[0]).collect::<BTreeSet<_>>().len()
+    );
+
+    let out = museum.path("dropped");
+    prepare(1, &raw, &out, &["--drop-near"]);
+    let near = items(&out).into_iter().find(|item| item[0] == "raw/bee/x-near.png").unwrap();
+    assert_eq!(near[2], "near-duplicate of raw/bee/05.png");
+}
+
+#[test]
+fn the_bytes_are_the_same_at_any_rank_count_and_after_interruptions() {
+    let museum = Museum::new();
+    let raw = pictures(&museum);
+    prepare(1, &raw, &museum.path("one"), &[]);
+    let one = contents(&museum.path("one"));
+    assert!(one.len() > 9, "{:?}", one.keys());
+    for ranks in [2, 3] {
+        let out = museum.path(&format!("{ranks}"));
+        prepare(ranks, &raw, &out, &[]);
+        assert!(contents(&out) == one, "{ranks} ranks differ from one");
+    }
+    let out = museum.path("killed");
+    let mut half_way = 0;
+    for pause in [2, 5, 8, 12, 16, 20, 25, 30, 40, 50] {
+        let mut child = Command::new(Mpi::Open.binary())
+            .arg("prepare")
+            .arg(&raw)
+            .arg("--out")
+            .arg(&out)
+            .args(["--grey", "--shard", "16"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        half_way +=
+            usize::from(out.join(".prepare").exists() && !out.join("manifest.json").exists());
+    }
+    assert!(half_way > 0, "it was never interrupted half-way");
+    prepare(2, &raw, &out, &[]);
+    assert!(contents(&out) == one, "differs after interruptions");
+    prepare(1, &raw, &out, &[]);
+    assert!(contents(&out) == one, "differs after a second time");
+}
+
+#[test]
+fn a_table_is_cleaned_standardised_and_trains() {
+    let museum = Museum::new();
+    let mut rng = noise(3);
+    let mut text = b"id,age,colour,same,species\n".to_vec();
+    for i in 0..200 {
+        let (age, colour) = (below(&mut rng, 100), ["red", "blue"][i % 2]);
+        text.extend(format!("{i},{age}.{i},{colour},1,{}\n", ["fox", "wolf"][i % 2]).bytes());
+    }
+    text.extend(
+        b"200,,red,1,fox\n201,old,red,1,fox\n202,5,red,1\n203,5,red,1,\n204,5,r\xe9d,1,fox\n",
+    );
+    let table = museum.put("zoo.csv", &text);
+    let out = museum.path("zoo");
+    prepare(2, &table, &out, &["--label", "species", "--ignore", "id"]);
+    let manifest = json(out.join("manifest.json"));
+    let reasons =
+        serde_json::json!({"encoding": 1, "missing value": 2, "not a number": 1, "row length": 1});
+    assert_eq!(manifest["items"]["reasons"], reasons);
+    let kinds: Vec<_> =
+        manifest["statistics"]["columns"].as_array().unwrap().iter().map(|c| &c["kind"]).collect();
+    assert_eq!(kinds, ["numeric", "category", "constant"]);
+    trains(&museum, &out);
+}
+
+#[test]
+fn prepared_pictures_train() {
+    let museum = Museum::new();
+    let out = museum.path("out");
+    prepare(2, &pictures(&museum), &out, &[]);
+    trains(&museum, &out);
+}
+
+fn trains(museum: &Museum, out: &Path) {
+    let card = serde_json::json!({
+        "data": json(out.join("data.json")),
+        "model": {"kind": "mlp", "hidden": [8]},
+        "train": {"global_batch": 16, "epochs": 1},
+    });
+    let card_path = out.join("card.json");
+    std::fs::write(&card_path, card.to_string()).unwrap();
+    under(Mpi::Open, 2)
+        .arg_paths(["train"], &[&card_path])
+        .arg_paths(["--out"], &[&museum.path("run")])
+        .succeed();
+}
+
+#[test]
+fn bad_sources_are_told_what_is_wrong_with_them() {
+    let museum = Museum::new();
+    let refuses = |sources: &[&Path], more: &[&str], code: i32, word: &str| {
+        let out = museum.path("refused");
+        let ended = under(Mpi::Open, 2)
+            .args(["prepare"])
+            .args(sources)
+            .arg_paths(["--out"], &[&out])
+            .args(more)
+            .run();
+        assert_eq!(ended.code, code, "{}", ended.all_output());
+        assert!(ended.stderr.contains(word), "`{word}` is missing: {}", ended.all_output());
+        let _ = std::fs::remove_dir_all(out);
+    };
+    let table = museum.put("t.csv", b"a,label\n1,x\n2,y\n");
+    let one_class = museum.put("c.csv", b"a,label\n1,x\n2,x\n");
+    let empty = museum.put("e.csv", b"");
+    let twice = museum.put("d.csv", b"a,a,label\n1,2,x\n");
+    std::fs::create_dir(museum.path("empty")).unwrap();
+    refuses(&[&museum.path("gone")], &[], 66, "no such file");
+    refuses(&[&museum.path("empty")], &[], 65, "holds no files");
+    refuses(&[&museum.path("empty"), &table], &[], 64, "not both");
+    refuses(&[&empty], &[], 65, "is empty");
+    refuses(&[&twice], &[], 65, "each once");
+    refuses(&[&one_class], &[], 65, "at least two classes");
+    refuses(&[&table], &["--label", "kind"], 65, "no column `kind`");
+    refuses(&[&table], &[], 65, "would be empty");
+    refuses(&[&table], &["--split", "0.8,0.1"], 64, "three shares");
+    refuses(&[&table], &["--resize", "28"], 64, "28x28");
+    museum.put("other/mine.txt", b"precious");
+    let ended = under(Mpi::Open, 1)
+        .args(["prepare"])
+        .args([&table])
+        .arg_paths(["--out"], &[&museum.path("other")])
+        .args(["--split", "1,0,0"])
+        .run();
+    assert_eq!((ended.code, ended.stderr.contains("other files")), (73, true), "{}", ended.stderr);
+    let out = museum.path("whole");
+    prepare(1, &table, &out, &["--split", "1,0,0"]);
+    let ended = under(Mpi::Open, 1)
+        .args(["prepare"])
+        .args([&table])
+        .arg_paths(["--out"], &[&out])
+        .args(["--split", "1,0,0", "--seed", "2"])
+        .run();
+    assert_eq!(
+        (ended.code, ended.stderr.contains("other options")),
+        (73, true),
+        "{}",
+        ended.stderr
+    );
+}
