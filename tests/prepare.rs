@@ -57,6 +57,8 @@ fn pictures(museum: &Museum) -> PathBuf {
     museum.put("raw/cat/x-cut.png", &whole[..whole.len() / 2]);
     museum.put("raw/cat/x-notes.txt", b"hello");
     museum.put("raw/x-beside.png", &whole);
+    let pipe = museum.path("raw/cat/x-pipe.png");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     museum.path("raw")
 }
 
@@ -64,7 +66,7 @@ fn prepare(ranks: usize, source: &Path, out: &Path, more: &[&str]) {
     under(Mpi::Open, ranks)
         .arg_paths(["prepare"], &[source])
         .arg_paths(["--out"], &[out])
-        .args(["--grey", "--shard", "16"])
+        .args(["--shard", "16"])
         .args(more)
         .succeed();
 }
@@ -100,7 +102,7 @@ fn items(out: &Path) -> Vec<[String; 3]> {
 fn what_was_planted_in_a_folder_is_found_and_nothing_else() {
     let museum = Museum::new();
     let (raw, out) = (pictures(&museum), museum.path("out"));
-    prepare(1, &raw, &out, &[]);
+    prepare(1, &raw, &out, &["--grey"]);
     let removed: BTreeMap<String, String> = items(&out)
         .into_iter()
         .filter(|i| !i[2].is_empty())
@@ -114,6 +116,7 @@ fn what_was_planted_in_a_folder_is_found_and_nothing_else() {
         ("raw/cat/x-contradiction.png", "contradiction:"),
         ("raw/cat/x-cut.png", "unreadable:"),
         ("raw/cat/x-notes.txt", "no picture:"),
+        ("raw/cat/x-pipe.png", "unreadable:"),
         ("raw/x-beside.png", "in no class:"),
     ];
     assert_eq!(removed.len(), expected.len(), "{removed:?}");
@@ -140,7 +143,7 @@ fn what_was_planted_in_a_folder_is_found_and_nothing_else() {
     );
 
     let out = museum.path("dropped");
-    prepare(1, &raw, &out, &["--drop-near"]);
+    prepare(1, &raw, &out, &["--grey", "--drop-near"]);
     let near = items(&out).into_iter().find(|item| item[0] == "raw/bee/x-near.png").unwrap();
     assert_eq!(near[2], "near-duplicate of raw/bee/05.png");
 }
@@ -149,12 +152,12 @@ fn what_was_planted_in_a_folder_is_found_and_nothing_else() {
 fn the_bytes_are_the_same_at_any_rank_count_and_after_interruptions() {
     let museum = Museum::new();
     let raw = pictures(&museum);
-    prepare(1, &raw, &museum.path("one"), &[]);
+    prepare(1, &raw, &museum.path("one"), &["--grey"]);
     let one = contents(&museum.path("one"));
     assert!(one.len() > 9, "{:?}", one.keys());
     for ranks in [2, 3] {
         let out = museum.path(&format!("{ranks}"));
-        prepare(ranks, &raw, &out, &[]);
+        prepare(ranks, &raw, &out, &["--grey"]);
         assert!(contents(&out) == one, "{ranks} ranks differ from one");
     }
     let out = museum.path("killed");
@@ -177,9 +180,9 @@ fn the_bytes_are_the_same_at_any_rank_count_and_after_interruptions() {
             usize::from(out.join(".prepare").exists() && !out.join("manifest.json").exists());
     }
     assert!(half_way > 0, "it was never interrupted half-way");
-    prepare(2, &raw, &out, &[]);
+    prepare(2, &raw, &out, &["--grey"]);
     assert!(contents(&out) == one, "differs after interruptions");
-    prepare(1, &raw, &out, &[]);
+    prepare(1, &raw, &out, &["--grey"]);
     assert!(contents(&out) == one, "differs after a second time");
 }
 
@@ -212,7 +215,7 @@ fn a_table_is_cleaned_standardised_and_trains() {
 fn prepared_pictures_train() {
     let museum = Museum::new();
     let out = museum.path("out");
-    prepare(2, &pictures(&museum), &out, &[]);
+    prepare(2, &pictures(&museum), &out, &["--grey"]);
     trains(&museum, &out);
 }
 
@@ -228,6 +231,127 @@ fn trains(museum: &Museum, out: &Path) {
         .arg_paths(["train"], &[&card_path])
         .arg_paths(["--out"], &[&museum.path("run")])
         .succeed();
+}
+
+/// The tensors of a part's files, one after another: bytes of `images`, and `labels`.
+fn tensors(out: &Path, part: &str) -> (Vec<u8>, Vec<u8>) {
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    let files = contents(out);
+    for (_, bytes) in files.iter().filter(|(n, _)| n.starts_with(part) && n.ends_with("tensors")) {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        images.extend_from_slice(file.tensor("images").unwrap().data());
+        labels.extend_from_slice(file.tensor("labels").unwrap().data());
+    }
+    (images, labels)
+}
+
+/// Mean and standard deviation.
+fn moments(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (mean, (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt())
+}
+
+fn near((a, b): (f64, f64), told: [&Value; 2]) {
+    for (found, told) in [a, b].into_iter().zip(told) {
+        let told = told.as_f64().unwrap();
+        assert!((found - told).abs() < 1e-9, "{found} told as {told}");
+    }
+}
+
+#[test]
+fn samples_are_the_pictures_channel_by_channel_and_statistics_those_of_the_training_part_alone() {
+    let museum = Museum::new();
+    let mut rng = noise(11);
+    let mut originals = BTreeSet::new();
+    for (label, class) in ["dark", "light"].into_iter().enumerate() {
+        for i in 0..30 {
+            // Parts differ much, and the channels, too.
+            let top = 40 + 6 * i;
+            let picture = image::RgbImage::from_fn(7, 5, |_, _| {
+                let mut grey = |most| below(&mut rng, most) as u8;
+                image::Rgb([grey(top), grey(top / 2), grey(top / 4)])
+            });
+            let planes: Vec<u8> =
+                (0..3).flat_map(|c| picture.pixels().map(move |p| p.0[c])).collect();
+            originals.insert((planes, label as u8));
+            let path = museum.path(&format!("raw/{class}/{i}.png"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            picture.save(path).unwrap();
+        }
+    }
+    let out = museum.path("out");
+    prepare(2, &museum.path("raw"), &out, &["--near", "0", "--split", "0.6,0.2,0.2"]);
+    let mut found = BTreeSet::new();
+    for part in ["train", "val", "test"] {
+        let (images, labels) = tensors(&out, part);
+        assert_eq!(images.len() / 105, labels.len() / 8);
+        let samples = images.chunks(105).zip(labels.chunks(8));
+        found.extend(samples.map(|(planes, label)| (planes.to_vec(), label[0])));
+    }
+    assert!(found == originals, "samples are other than the pictures");
+    let statistics = &json(out.join("report.json"))["statistics"];
+    let (images, _) = tensors(&out, "train");
+    for channel in 0..3 {
+        let of = images.chunks(105).flat_map(|s| &s[35 * channel..35 * (channel + 1)]);
+        let values: Vec<f64> = of.map(|&v| f64::from(v) / 255.0).collect();
+        let told = &statistics["channels"];
+        near(moments(&values), [&told["mean"][channel], &told["std"][channel]]);
+    }
+    let all: Vec<f64> = images.iter().map(|&v| f64::from(v) / 255.0).collect();
+    near(moments(&all), [&statistics["all"]["mean"], &statistics["all"]["std"]]);
+}
+
+#[test]
+fn columns_are_standardised_by_the_training_part_alone() {
+    let museum = Museum::new();
+    let mut rng = noise(5);
+    let mut text = "height,label\n".to_owned();
+    for i in 0..300 {
+        text += &format!("{}.{i:03},{}\n", 1000 + below(&mut rng, 500), ["a", "b"][i % 2]);
+    }
+    let out = museum.path("out");
+    let table = museum.put("t.csv", text.as_bytes());
+    prepare(1, &table, &out, &["--split", "0.5,0,0.5"]);
+    let read = |part: &str| -> Vec<f64> {
+        let (bytes, _) = tensors(&out, part);
+        bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+    };
+    let (train, test) = (read("train"), read("test"));
+    assert_eq!((train.len(), test.len()), (150, 150));
+    let (mean, std) = moments(&train);
+    assert!(mean.abs() < 1e-6 && (std - 1.0).abs() < 1e-6, "{mean} {std}");
+    let (mean, std) = moments(&test);
+    assert!(mean.abs() > 1e-6 && (std - 1.0).abs() > 1e-6, "the test part was looked at");
+}
+
+#[test]
+fn pictures_that_look_alike_are_never_parted_and_the_order_of_sources_parts_nothing() {
+    let museum = Museum::new();
+    let mut rng = noise(17);
+    for i in 0..60 {
+        let mut one = picture(&mut rng);
+        let class = ["a", "b"][i % 2];
+        save(&museum, &format!("raw/{class}/{i}.png"), &one);
+        one.iter_mut().for_each(|grey| *grey = grey.saturating_add(1));
+        save(&museum, &format!("more/{class}/{i}-again.png"), &one);
+    }
+    let parts = |out: &str, sources: [&str; 2], seed: &str| -> BTreeMap<String, String> {
+        under(Mpi::Open, 1)
+            .args(["prepare", "--grey", "--split", "0.5,0.25,0.25", "--seed", seed])
+            .args(sources.map(|source| museum.path(source)))
+            .arg_paths(["--out"], &[&museum.path(out)])
+            .succeed();
+        items(&museum.path(out)).into_iter().map(|[name, part, _]| (name, part)).collect()
+    };
+    let found = parts("out", ["raw", "more"], "1");
+    assert_eq!(found.len(), 120);
+    for (name, part) in found.iter().filter(|(name, _)| name.starts_with("raw")) {
+        let again = name.replace("raw/", "more/").replace(".png", "-again.png");
+        assert_eq!(part, &found[&again], "{name}");
+    }
+    assert_eq!(parts("turned", ["more", "raw"], "1"), found);
+    assert_ne!(parts("other", ["raw", "more"], "2"), found);
 }
 
 #[test]
@@ -260,6 +384,8 @@ fn bad_sources_are_told_what_is_wrong_with_them() {
     refuses(&[&table], &[], 65, "would be empty");
     refuses(&[&table], &["--split", "0.8,0.1"], 64, "three shares");
     refuses(&[&table], &["--resize", "28"], 64, "28x28");
+    refuses(&[&table], &["--resize", "28x28"], 64, "--resize is for pictures");
+    refuses(&[&museum.path("empty")], &["--ignore", "a"], 64, "--ignore is for tables");
     museum.put("other/mine.txt", b"precious");
     let ended = under(Mpi::Open, 1)
         .args(["prepare"])

@@ -48,6 +48,7 @@ struct Scene {
     program: Vec<Call>,
     at: usize,
     wrong: Wrong,
+    checksum: bool,
 }
 
 impl Scene {
@@ -80,6 +81,7 @@ impl Scene {
                 Wrong::Dies(moment),
                 Wrong::Freezes(moment),
             ]),
+            checksum: draw.of(&[false, true]),
         }
     }
 }
@@ -147,6 +149,7 @@ fn perform(scene: &Scene) -> (Vec<Option<String>>, Duration) {
             deadline: DEADLINE,
             segment: 4096,
             algorithm: scene.algorithm,
+            checksum: scene.checksum,
             ..Tuning::default()
         };
         group.configure(tuning).unwrap();

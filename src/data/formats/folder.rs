@@ -231,7 +231,10 @@ fn each_row(
 }
 
 /// What lies in a folder, sorted by name; names that begin with a dot are left out.
-fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+///
+/// # Errors
+/// When it is no folder, cannot be read, has too many entries or a name that is not UTF-8.
+pub fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let about = std::fs::metadata(folder).map_err(|e| Error::reading(folder, &e))?;
     if !about.is_dir() {
         let folder = folder.display();
@@ -257,12 +260,15 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
 }
 
 /// Whether a file of this name is taken for a picture.
-fn is_picture(name: &str) -> bool {
+pub fn is_picture(name: &str) -> bool {
     Path::new(name).extension().and_then(|end| end.to_str()).is_some_and(picture::is_picture)
 }
 
 /// All bytes of a picture's file.
-fn load(path: &Path) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// When it is no ordinary file (a pipe would block), cannot be read, or is too large.
+pub fn load(path: &Path) -> Result<Vec<u8>> {
     let (file, size) = regular(path)?;
     let most = limits::PICTURE_BYTES;
     if size > most {

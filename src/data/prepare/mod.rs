@@ -61,6 +61,24 @@ pub struct Options {
     pub shard: usize,
 }
 
+impl Options {
+    /// Refuses what is for the other kind of sources.
+    fn suit(&self, pictures: bool) -> Result<()> {
+        let others: &[(bool, &str)] = if pictures {
+            &[(!self.ignore.is_empty(), "--ignore")]
+        } else {
+            &[
+                (self.resize.is_some(), "--resize"),
+                (self.grey, "--grey"),
+                (self.drop_near, "--drop-near"),
+            ]
+        };
+        let Some((_, name)) = others.iter().find(|(given, _)| *given) else { return Ok(()) };
+        let (is, are) = if pictures { ("tables", "pictures") } else { ("pictures", "tables") };
+        Err(Error::Usage(format!("{name} is for {is}, and the sources are {are}; leave it out")))
+    }
+}
+
 /// What was found when an item was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -105,6 +123,7 @@ impl Material {
             let about = std::fs::metadata(path).map_err(|e| Error::reading(path, &e))?;
             folders += usize::from(about.is_dir());
         }
+        options.suit(folders > 0)?;
         match folders {
             0 => Ok(Material::Table(Table::open(sources, options)?)),
             n if n == sources.len() => Ok(Material::Pictures(Pictures::open(sources, options)?)),

@@ -2,10 +2,9 @@
 
 use super::{Options, Record, short};
 use crate::config::{Color, Pictures as Wanted};
-use crate::data::formats::picture;
+use crate::data::formats::{folder, picture};
 use crate::data::limits;
 use crate::error::{Error, Result};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -72,22 +71,14 @@ impl Pictures {
     /// # Errors
     /// Why it is no picture that can be used.
     pub fn pixels(&self, i: usize) -> std::result::Result<([usize; 2], Vec<u8>), String> {
-        let failed = |e: std::io::Error| format!("cannot be read: {e}");
-        let file = std::fs::File::open(self.path(i)).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        if size > limits::PICTURE_BYTES {
-            return Err(format!("has {size} bytes; at most {} are read", limits::PICTURE_BYTES));
-        }
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        file.take(limits::PICTURE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = folder::load(&self.path(i)).map_err(|error| error.to_string())?;
         picture::decode(&bytes, &self.wanted)
     }
 
     /// Looks at a file.
     pub fn examine(&self, i: usize) -> Record {
         let (_, path, class) = &self.files[i];
-        let end = Path::new(path).extension().and_then(|end| end.to_str());
-        if !end.is_some_and(picture::is_picture) {
+        if !folder::is_picture(path) {
             return Record::refused(class, "no picture: its name ends in none of png, jpg, jpeg");
         }
         if class.is_empty() {
@@ -126,24 +117,13 @@ impl Pictures {
 
 /// The files below a folder; names that begin with a dot are left out, links to folders not followed.
 fn walk(root: &Path, below: &str, found: &mut Vec<String>) -> Result<()> {
-    let folder = root.join(below);
-    let failed = |e| Error::reading(&folder, &e);
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-            return Err(Error::Data(format!(
-                "{}: has a name that is not UTF-8; rename it",
-                entry.path().display().to_string().escape_debug()
-            )));
-        };
-        if name.starts_with('.') {
-            continue;
-        }
-        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-        if entry.file_type().map_err(failed)?.is_dir() {
-            walk(root, &path, found)?;
+    for (path, name) in folder::entries(&root.join(below))? {
+        let about = std::fs::symlink_metadata(&path).map_err(|e| Error::reading(&path, &e))?;
+        let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+        if about.is_dir() {
+            walk(root, &name, found)?;
         } else {
-            found.push(path);
+            found.push(name);
         }
         if found.len() > limits::FOLDER_FILES {
             return Err(Error::Data(format!(

@@ -1,7 +1,8 @@
 //! A file of samples, as the reader of safetensors takes it: tensors `images` and `labels`.
 
+use super::pictures::Pictures;
 use super::plan::{PARTS, Plan};
-use super::table::Column;
+use super::table::{Column, Table};
 use super::{Material, Options};
 use crate::data::limits;
 use crate::error::{Error, Result};
@@ -54,50 +55,12 @@ pub fn make(
     let n = samples.len();
     let (kind, shape, bytes, sums) = match material {
         Material::Pictures(pictures) => {
-            let ([rows, columns], channels) = (plan.size, pictures.channels());
-            let place = rows * columns;
-            if place.saturating_mul(channels).saturating_mul(n) > limits::PREPARE_SHARD {
-                return Err(Error::Data(format!(
-                    "{n} pictures of {channels} x {rows} x {columns} are too many for one file (1 \
-                     GiB); give a smaller --shard, or --resize"
-                )));
-            }
-            let mut bytes = vec![0; place * channels * n];
-            let mut sums = vec![[0; 2]; channels];
-            for (&(item, _), out) in samples.iter().zip(bytes.chunks_exact_mut(place * channels)) {
-                let changed = || {
-                    Error::Data(format!(
-                        "{}: has changed while it was prepared; start again",
-                        material.name(item)
-                    ))
-                };
-                let (size, pixels) = pictures.pixels(item).map_err(|_| changed())?;
-                if size != plan.size || pixels.len() != out.len() {
-                    return Err(changed());
-                }
-                for (at, pixel) in pixels.chunks_exact(channels).enumerate() {
-                    for (channel, &value) in pixel.iter().enumerate() {
-                        out[channel * place + at] = value;
-                        let value = u64::from(value);
-                        sums[channel][0] += value;
-                        sums[channel][1] += value * value;
-                    }
-                }
-            }
-            (Dtype::U8, vec![n, channels, rows, columns], bytes, sums)
+            let (bytes, sums) = planes(pictures, plan.size, samples)?;
+            let [rows, columns] = plan.size;
+            (Dtype::U8, vec![n, pictures.channels(), rows, columns], bytes, sums)
         }
         Material::Table(table) => {
-            let mut bytes = Vec::new();
-            for &(item, _) in samples {
-                let row = table.sample(item, columns);
-                bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
-                if bytes.len() > limits::PREPARE_SHARD {
-                    return Err(Error::Data(
-                        "the rows of one file have more than 1 GiB; give a smaller --shard"
-                            .to_owned(),
-                    ));
-                }
-            }
+            let bytes = rows(table, columns, samples)?;
             (Dtype::F32, vec![n, bytes.len() / 4 / n.max(1)], bytes, Vec::new())
         }
     };
@@ -109,4 +72,53 @@ pub fn make(
     let whole = serialize([("images", images), ("labels", labels)], None).map_err(broken)?;
     let blake3 = blake3::hash(&whole).to_hex().to_string();
     Ok((whole, Written { blake3, samples: n, sums, file }))
+}
+
+/// The pixels of pictures, channel by channel, and of each channel the sums of bytes and squares.
+fn planes(
+    pictures: &Pictures,
+    size: [usize; 2],
+    samples: &[(usize, u32)],
+) -> Result<(Vec<u8>, Vec<[u64; 2]>)> {
+    let ([rows, columns], channels, n) = (size, pictures.channels(), samples.len());
+    let place = rows * columns;
+    if place.saturating_mul(channels).saturating_mul(n) > limits::PREPARE_SHARD {
+        return Err(Error::Data(format!(
+            "{n} pictures of {channels} x {rows} x {columns} are too many for one file (1 GiB); give a \
+             smaller --shard, or --resize"
+        )));
+    }
+    let mut bytes = vec![0; place * channels * n];
+    let mut sums = vec![[0; 2]; channels];
+    for (&(item, _), out) in samples.iter().zip(bytes.chunks_exact_mut(place * channels)) {
+        let found = pictures.pixels(item).ok();
+        let same = found.filter(|(now, pixels)| *now == size && pixels.len() == out.len());
+        let (_, pixels) = same.ok_or_else(|| {
+            let name = pictures.name(item);
+            Error::Data(format!("{name}: has changed while it was prepared; start again"))
+        })?;
+        for (at, pixel) in pixels.chunks_exact(channels).enumerate() {
+            for (channel, &value) in pixel.iter().enumerate() {
+                out[channel * place + at] = value;
+                let value = u64::from(value);
+                sums[channel][0] += value;
+                sums[channel][1] += value * value;
+            }
+        }
+    }
+    Ok((bytes, sums))
+}
+
+/// The numbers of rows of a table, as bytes of `f32`.
+fn rows(table: &Table, columns: &[Column], samples: &[(usize, u32)]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for &(item, _) in samples {
+        bytes.extend(table.sample(item, columns).iter().flat_map(|value| value.to_le_bytes()));
+        if bytes.len() > limits::PREPARE_SHARD {
+            return Err(Error::Data(
+                "the rows of one file have more than 1 GiB; give a smaller --shard".to_owned(),
+            ));
+        }
+    }
+    Ok(bytes)
 }

@@ -5,11 +5,13 @@
 //! Mean, standard deviation and values are those of the training part.
 
 use super::{Missing, Options, Record, short};
+use crate::data::formats::source::regular;
 use crate::data::limits;
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Rows in memory.
@@ -260,16 +262,15 @@ impl Table {
 
 /// All of a file, if there is room.
 fn load(path: &Path, room: &mut u64) -> Result<Vec<u8>> {
-    let about = std::fs::metadata(path).map_err(|e| Error::reading(path, &e))?;
-    if !about.is_file() {
-        return Err(wrong(path, "is neither a folder nor a file"));
-    }
-    if about.len() > *room {
+    let (mut file, size) = regular(path)?;
+    if size > *room {
         let most = limits::PREPARE_TABLE >> 20;
         return Err(wrong(path, format!("tables of at most {most} MiB together are prepared")));
     }
-    *room -= about.len();
-    std::fs::read(path).map_err(|e| Error::reading(path, &e))
+    *room -= size;
+    let mut bytes = Vec::with_capacity(size as usize + 1);
+    file.by_ref().take(size).read_to_end(&mut bytes).map_err(|e| Error::reading(path, &e))?;
+    Ok(bytes)
 }
 
 /// Appends the rows of a file; gives the names of its columns.
