@@ -192,6 +192,11 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         "`rewind` goes back to checkpoints by steps or epochs; give checkpoint.every_steps or \
          checkpoint.every_epochs",
     );
+    rules.refuse_if(
+        card.comm.checksum && card.comm.algorithm == Algorithm::Mpi,
+        &["comm.checksum", "comm.algorithm"],
+        "cannot check what `mpi` moves by itself; take another comm.algorithm",
+    );
     let o = &card.optimizer;
     if let Some([a, b]) = o.betas {
         rules.refuse_if(

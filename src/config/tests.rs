@@ -207,6 +207,23 @@ fn cards_made_in_code_are_held_to_the_same_rules() {
 }
 
 #[test]
+fn faults_of_messages_and_checksums_are_refused_where_they_could_not_work() {
+    let refused = |sets: &[&str], field: &str| {
+        let text = load(SMALL, sets).unwrap_err().to_string();
+        assert!(text.contains(field), "{text}");
+    };
+    refused(&["comm.checksum=true", "comm.algorithm=mpi"], "comm.checksum");
+    let fault = |rest: &str| format!(r#"faults=[{{"rank":1,"step":2,{rest}}}]"#);
+    for rest in [r#""kind":"kill","message":1"#, r#""kind":"skip","message":1"#] {
+        refused(&[&fault(rest)], "faults.0.message");
+    }
+    refused(&[&fault(r#""kind":"corrupt","at":"reduce""#)], "faults.0.at");
+    for rest in [r#""kind":"kill","message":1,"at":"reduce""#, r#""kind":"corrupt","message":0"#] {
+        load(SMALL, &[&fault(rest)]).unwrap();
+    }
+}
+
+#[test]
 fn files_that_are_no_card_are_refused_with_their_name() {
     let folder = tempfile::tempdir().unwrap();
     let load = |path: &Path| Card::load(path, &[]).unwrap_err();
