@@ -187,6 +187,35 @@ fn the_bytes_are_the_same_at_any_rank_count_and_after_interruptions() {
 }
 
 #[test]
+fn files_that_were_damaged_between_two_attempts_are_written_again() {
+    let museum = Museum::new();
+    let raw = pictures(&museum);
+    prepare(1, &raw, &museum.path("one"), &["--grey"]);
+    let out = museum.path("out");
+    std::fs::create_dir_all(out.join(".prepare")).unwrap();
+    std::fs::copy(museum.path("one/.prepare/key"), out.join(".prepare/key")).unwrap();
+    // A folder in the place of the list: the first attempt ends when all samples are written.
+    std::fs::create_dir(out.join("samples.csv")).unwrap();
+    let ended = under(Mpi::Open, 2)
+        .arg_paths(["prepare"], &[&raw])
+        .arg_paths(["--out"], &[&out])
+        .args(["--shard", "16", "--grey"])
+        .run();
+    assert!(ended.code == 73 || ended.code == 74, "{}", ended.all_output());
+    assert!(out.join(".prepare/shard-000001.json").exists() && !out.join("manifest.json").exists());
+    std::fs::remove_dir(out.join("samples.csv")).unwrap();
+    let shard = |name: &str| (out.join(name), std::fs::read(out.join(name)).unwrap());
+    let (path, mut bytes) = shard("train-00000.safetensors");
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let (path, bytes) = shard("train-00001.safetensors");
+    std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::remove_file(out.join("test-00000.safetensors")).unwrap();
+    prepare(2, &raw, &out, &["--grey"]);
+    assert!(contents(&out) == contents(&museum.path("one")), "a damaged file was kept");
+}
+
+#[test]
 fn a_table_is_cleaned_standardised_and_trains() {
     let museum = Museum::new();
     let mut rng = noise(3);
