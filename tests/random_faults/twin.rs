@@ -2,7 +2,7 @@
 
 use super::{Draw, draws};
 use annulus::collective::{Algorithm, Group, Op, Tuning};
-use annulus::comm::threads;
+use annulus::comm::{Peer as _, threads};
 use annulus::error::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -138,42 +138,69 @@ fn play(group: &mut Group, scene: &Scene, all_ended: &Arc<AtomicBool>) -> Result
     Ok(())
 }
 
+/// How far the ranks of a scene are.
+struct Stage {
+    met: AtomicUsize,
+    honest_left: AtomicUsize,
+    all_ended: Arc<AtomicBool>,
+}
+
+/// Joins the ranks of `scene`, and returns when all have met: a rank that is called while it is still
+/// meeting would give up there, and nothing is promised before.
+fn join(peer: threads::ThreadPeer, scene: &Scene, met: &AtomicUsize) -> Group {
+    let mut group = Group::meet(Box::new(peer)).unwrap();
+    let tuning = Tuning {
+        deadline: DEADLINE,
+        segment: 4096,
+        algorithm: scene.algorithm,
+        checksum: scene.checksum,
+        ..Tuning::default()
+    };
+    group.configure(tuning).unwrap();
+    met.fetch_add(1, SeqCst);
+    let start = Instant::now();
+    while met.load(SeqCst) < scene.ranks {
+        assert!(start.elapsed() < Duration::from_secs(60), "the ranks did not meet");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    group
+}
+
+/// The part of one rank: what it says in the end, or nothing if it is dead.
+fn act(peer: threads::ThreadPeer, scene: &Scene, stage: &Stage) -> Option<String> {
+    let guilty = peer.rank() == scene.culprit;
+    let mut group = None;
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        let group = group.insert(join(peer, scene, &stage.met));
+        play(group, scene, &stage.all_ended).err().map(|error| error.to_string())
+    }));
+    let said = played.unwrap_or_else(|_| {
+        group = None;
+        None
+    });
+    // In any case, so that no rank waits for ever for the end of one that failed in an unexpected way.
+    if !guilty && stage.honest_left.fetch_sub(1, SeqCst) == 1 {
+        stage.all_ended.store(true, SeqCst);
+    }
+    // As a process that has failed: silent, but there.
+    while group.is_some() && !stage.all_ended.load(SeqCst) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    said
+}
+
 /// What each rank but a dead one says, by rank, and how long the slowest took from the fault on.
 fn perform(scene: &Scene) -> (Vec<Option<String>>, Duration) {
-    let all_ended = Arc::new(AtomicBool::new(false));
-    let honest_left = AtomicUsize::new(scene.ranks - 1);
-    let start = Instant::now();
-    let rank = |peer: threads::ThreadPeer| {
-        let mut group = Group::meet(Box::new(peer)).unwrap();
-        let tuning = Tuning {
-            deadline: DEADLINE,
-            segment: 4096,
-            algorithm: scene.algorithm,
-            checksum: scene.checksum,
-            ..Tuning::default()
-        };
-        group.configure(tuning).unwrap();
-        let (me, mut mine) = (group.rank(), Some(group));
-        let played = catch_unwind(AssertUnwindSafe(|| {
-            play(mine.as_mut().unwrap(), scene, &all_ended).err().map(|error| error.to_string())
-        }));
-        let said = played.unwrap_or_else(|_| {
-            mine = None;
-            None
-        });
-        if me != scene.culprit && honest_left.fetch_sub(1, SeqCst) == 1 {
-            all_ended.store(true, SeqCst);
-        }
-        // As a process that has failed: silent, but there.
-        while mine.is_some() && !all_ended.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        said
+    let stage = Stage {
+        met: AtomicUsize::new(0),
+        honest_left: AtomicUsize::new(scene.ranks - 1),
+        all_ended: Arc::new(AtomicBool::new(false)),
     };
+    let start = Instant::now();
     let said = std::thread::scope(|scope| {
         let ranks: Vec<_> = threads::world(scene.ranks)
             .into_iter()
-            .map(|peer| scope.spawn(|| rank(peer)))
+            .map(|peer| scope.spawn(|| act(peer, scene, &stage)))
             .collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     });
