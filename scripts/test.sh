@@ -29,7 +29,9 @@ MPICC=mpicc.mpich CARGO_TARGET_DIR=target/mpich cargo build --release --locked
 
 say "tests"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-cargo test --release --locked
+# A test that hangs ends the run with its name ("has been running for over 60 seconds") instead of holding
+# it for ever; all tests take about 12 minutes on two cores.
+timeout --verbose 50m cargo test --release --locked
 
 if [ "$all" = "--all" ]; then
   for extra in scripts/extra/*.sh; do
