@@ -31,6 +31,25 @@ impl Net {
     }
 }
 
+/// Starts all parameters in ±1 / √inputs from a fixed sequence: Candle's own generator has no seed on the
+/// CPU, and a run that begins elsewhere each time ends elsewhere each time.
+fn start(vars: &VarMap) -> candle_core::Result<()> {
+    let named = vars.data().lock().map_err(|e| candle_core::Error::Msg(e.to_string()))?.clone();
+    let mut named: Vec<_> = named.into_iter().collect();
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut number = 0.0_f64;
+    for (_, var) in named {
+        let bound = 1.0 / f64::from(*var.dims().last().unwrap_or(&1) as u32).sqrt();
+        let next = |_| {
+            number += 1.0;
+            (bound * (2.0 * (number * 0.618_033_988_7).fract() - 1.0)) as f32
+        };
+        let values: Vec<f32> = (0..var.elem_count()).map(next).collect();
+        var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+    }
+    Ok(())
+}
+
 /// Points and classes of some samples: a point is inside when x² + y² < 0.5.
 fn batch(samples: &[u64]) -> candle_core::Result<(Tensor, Tensor)> {
     // A low-discrepancy sequence (multiples of the golden and the plastic number) fills the square.
@@ -49,6 +68,7 @@ fn batch(samples: &[u64]) -> candle_core::Result<(Tensor, Tensor)> {
 fn main() -> Result<()> {
     let vars = VarMap::new();
     let net = Net::new(VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu))?;
+    start(&vars)?;
     let mut optimizer = SGD::new(vars.all_vars(), 1.0)?;
     let mut strategy = Strategy::connect()?; //                                                  ◄
     strategy.broadcast(&vars)?; //                                                               ◄

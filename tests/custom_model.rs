@@ -15,6 +15,7 @@ fn example() -> PathBuf {
 
 #[test]
 fn a_candle_model_learns_at_1_2_and_3_ranks_alike() {
+    let mut alone_right = None;
     for ranks in 1..=3 {
         let ended = match ranks {
             1 => alone(&example()).succeed(),
@@ -24,6 +25,8 @@ fn a_candle_model_learns_at_1_2_and_3_ranks_alike() {
         assert!(line.starts_with(&format!("{ranks} ranks: ")), "{line}");
         let right: f64 = line.split([' ', '/']).nth(2).unwrap().parse().unwrap();
         assert!(right / 1003.0 > 0.95, "{line}");
+        let first: f64 = *alone_right.get_or_insert(right);
+        assert!((right - first).abs() <= 3.0, "{line} but {first} with one rank");
         assert!(line.contains("/1003 right"), "each sample once: {line}");
     }
 }
