@@ -106,7 +106,15 @@ impl Training {
     fn start(name: &str, kind: ModelKind, hidden: &[usize]) -> Training {
         let golden = Golden::read(name);
         let side = golden.bytes("images").1[2];
-        let card = config::Model { kind, hidden: hidden.to_vec(), dropout: 0.0, init: Init::He };
+        let card = config::Model {
+            kind,
+            hidden: hidden.to_vec(),
+            dropout: 0.0,
+            init: Init::He,
+            width: None,
+            layers: None,
+            heads: None,
+        };
         let params = ParamBuilder::new(1, &Device::Cpu);
         let model = model::build(&card, &[1, side, side], 10, &params).unwrap();
         let set = params.finish(1 << 16, 1 << 20).unwrap();

@@ -16,6 +16,17 @@ use tempfile::tempdir;
 const UNEVEN: [&str; 4] =
     ["data.train_limit=1003", "train.global_batch=96", "train.epochs=100", "seed=7"];
 
+/// A small GPT for one epoch and a bit of 36 steps.
+const GPT: [&str; 7] = [
+    "model.width=32",
+    "model.layers=2",
+    "train.global_batch=57",
+    "train.max_steps=40",
+    "data.test_limit=50",
+    "optimizer={\"kind\":\"sgd\",\"momentum\":0.9,\"lr\":0.2}",
+    "schedule={\"kind\":\"constant\"}",
+];
+
 fn train(mpi: Mpi, ranks: usize, sets: &[&str], out: &Path) -> Vec<Named> {
     let mut job = under(mpi, ranks).args(["train", &card("lenet-mnist.json"), "--out"]).args([out]);
     for set in UNEVEN.iter().chain(sets) {
@@ -105,6 +116,29 @@ fn dropout_accumulation_clipping_and_every_optimizer_keep_the_promise() {
     ];
     same_run_at_any_rank_count(Mpi::Open, &[2, 3], &[&common[..], &sgd].concat());
     same_run_at_any_rank_count(Mpi::Open, &[3], &[&common[..4], &adam[..1]].concat());
+}
+
+#[test]
+fn a_gpt_weighs_each_token_alike_at_any_rank_count() {
+    // 2,018 windows, of which the last has 22 of 24 labels: shares differ in windows and in tokens.
+    let text = "{\"context\":24,\"vocabulary\":\"characters\",\"holdout\":0.9718}";
+    let folder = tempdir().unwrap();
+    let run = |mpi: Mpi, ranks: usize| {
+        let out = folder.path().join(format!("{mpi:?}{ranks}"));
+        let card = card("gpt-shakespeare.json");
+        let job = under(mpi, ranks).args(["train", &card, "--out"]).args([&out]);
+        let job = GPT.iter().fold(job, |job, set| job.set(set)).set(format!("data.text={text}"));
+        job.succeed();
+        same_bits_on_all_ranks(&out, ranks);
+        (model_file::load(&out.join("model.safetensors")).unwrap(), out)
+    };
+    let (one, one_out) = run(Mpi::Open, 1);
+    for (mpi, ranks) in [(Mpi::Open, 2), (Mpi::Open, 3), (Mpi::Mpich, 4)] {
+        let (many, out) = run(mpi, ranks);
+        let difference = difference(&one, &many);
+        assert!(difference < 1e-4, "{ranks} ranks: {difference}");
+        same_losses(&one_out, &out);
+    }
 }
 
 #[test]

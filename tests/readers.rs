@@ -21,3 +21,5 @@ mod shards;
 mod tables;
 #[path = "readers/tensors.rs"]
 mod tensors;
+#[path = "readers/text.rs"]
+mod text;

@@ -25,6 +25,18 @@ const UNEVEN: [&str; 11] = [
     "report.every_steps=1",
 ];
 
+/// A GPT of another shape: windows that overlap, of which the last is padded. `UNEVEN` comes before.
+const TEXT: [&str; 8] = [
+    "data.text={\"context\":24,\"stride\":17,\"vocabulary\":\"bytes\",\"holdout\":0.98}",
+    "data.train_limit=2019",
+    "data.test_limit=51",
+    "train.eval_batch=7",
+    "model.dropout=0",
+    "model.width=16",
+    "model.heads=2",
+    "train.global_batch=57",
+];
+
 fn train(mpi: Mpi, ranks: usize, job: &str, sets: &[&str], out: &Path) -> Job {
     let job = under(mpi, ranks)
         .args(["train", &card(job), "--out"])
@@ -92,6 +104,30 @@ fn two_hundred_steps_of_the_mlp_are_the_same_bits_at_1_2_3_4_5_7_and_8_ranks() {
     let runs = [2, 3, 4, 5, 7, 8].map(|ranks| (Mpi::Open, ranks));
     let sets = ["train.max_steps=200", "model.hidden=[48,32]", "train.global_batch=57"];
     same_bits_at("mlp-mnist.json", &runs, &sets);
+}
+
+#[test]
+fn two_hundred_steps_of_a_gpt_on_text_are_the_same_bits_at_1_2_3_4_5_7_and_8_ranks() {
+    let runs = [2, 3, 4, 5, 7, 8].map(|ranks| (Mpi::Open, ranks));
+    let sets = [&TEXT[..], &["train.max_steps=200"]].concat();
+    same_bits_at("gpt-shakespeare-quick.json", &runs, &sets);
+}
+
+#[test]
+fn a_gpt_that_is_killed_and_goes_on_with_other_ranks_ends_with_the_same_bits() {
+    let folder = tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let job = "gpt-shakespeare-quick.json";
+    let sets = [&TEXT[..], &["train.max_steps=40", "checkpoint.every_steps=7"]].concat();
+    train(Mpi::Open, 1, job, &sets, &whole).succeed();
+    for (mpi, ranks, rank, step) in [(Mpi::Mpich, 3, 1, 10), (Mpi::Open, 2, 0, 26)] {
+        let fault = format!("faults=[{{\"rank\":{rank},\"step\":{step},\"kind\":\"kill\"}}]");
+        let sets = [&sets[..], &[fault.as_str()]].concat();
+        let ended = train(mpi, ranks, job, &sets, &broken).run();
+        assert_ne!(ended.code, 0, "{}", ended.all_output());
+    }
+    train(Mpi::Open, 4, job, &sets, &broken).succeed();
+    assert_same_bits(&whole, &broken);
 }
 
 /// Every transform, classes drawn equally often, smoothed labels.

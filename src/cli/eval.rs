@@ -13,11 +13,12 @@ use crate::train;
 /// # Errors
 /// When card, data or model are not what they should be.
 pub fn run(args: &EvalArgs, group: &mut Group) -> Result<()> {
-    let card = group.together(Card::load(&args.card, &args.sets))?;
+    let loaded = Card::load_with_places(&args.card, &args.sets);
+    let (card, places) = group.together(loaded)?;
     let threads = args.threads.map(usize::from).or(card.reproducible.map(|mode| mode.threads));
     train::use_threads(threads, group)?;
     let model = if args.model.is_dir() { args.model.join(MODEL) } else { args.model.clone() };
-    let tally = train::evaluate(card, &model, args.device, group)?;
+    let tally = places.point(train::evaluate(card, &model, args.device, group))?;
     if group.rank() == 0 {
         say(&format!(
             "test accuracy {}  test loss {:.6}  model {}",

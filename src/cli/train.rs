@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Whatever ends the run before its time.
 pub fn run(args: &TrainArgs, group: &mut Group) -> Result<()> {
-    let card = group.together(Card::load(&args.card, &args.sets))?;
+    let loaded = Card::load_with_places(&args.card, &args.sets);
+    let (card, places) = group.together(loaded)?;
     let threads = args.threads.map(usize::from).or(card.reproducible.map(|mode| mode.threads));
     train::use_threads(threads, group)?;
     if args.dry_run {
-        return train::dry_run(card, args.device, group);
+        return places.point(train::dry_run(card, args.device, group));
     }
     let out = out_folder(args, &card);
-    train::run(card, args.device, &out, &Resume::parse(&args.resume), group)
+    places.point(train::run(card, args.device, &out, &Resume::parse(&args.resume), group))
 }
 
 fn out_folder(args: &TrainArgs, card: &Card) -> PathBuf {

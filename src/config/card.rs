@@ -5,7 +5,7 @@
 
 use super::{
     Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
-    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Train, Transform,
+    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ fn default_seed() -> u64 {
     42
 }
 
-/// A data set of samples with one label each. Relative paths start at the card's folder.
+/// A data set of labelled samples. Relative paths start at the card's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
@@ -73,7 +73,7 @@ pub struct Data {
     /// Samples to evaluate on; without them there is no evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Split>,
-    /// Number of classes; labels are 0..classes.
+    /// Number of classes; labels are 0..classes. Of text: the size of the vocabulary.
     #[schemars(range(min = 2, max = 65_536))]
     pub classes: usize,
     /// Pixels, if they are bytes, become (pixel / 255 − mean) / std; other numbers (x − mean) / std.
@@ -91,6 +91,9 @@ pub struct Data {
     /// Which tensors are the samples and the labels (safetensors).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Tensors>,
+    /// How text becomes samples (text, tokens).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
     /// Use only the first n training samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -142,6 +145,18 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(range(min = 1, max = 1_000_000)))]
     pub hidden: Vec<usize>,
+    /// Values per token (gpt).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub width: Option<usize>,
+    /// Blocks (gpt).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub layers: Option<usize>,
+    /// Attention heads of each block (gpt); they divide the width.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub heads: Option<usize>,
     /// Share of activations dropped before the last layer while training.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -159,6 +174,8 @@ pub enum ModelKind {
     LeNet5,
     /// Dense layers with ReLU between them.
     Mlp,
+    /// A Transformer that predicts the next token, in the form of GPT-2 (Radford et al., 2019).
+    Gpt,
 }
 
 /// Initial distribution of weights.

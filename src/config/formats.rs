@@ -28,6 +28,10 @@ pub enum Format {
     Safetensors,
     /// Tar archives of pictures and labels, in the layout of WebDataset: `files`.
     Tar,
+    /// Text, each file by itself: `files`, with the size of the windows in `data.text`.
+    Text,
+    /// Text that has been made tokens, each file by itself: `files`, with their type in `data.text.ids`.
+    Tokens,
 }
 
 impl Format {
@@ -44,6 +48,8 @@ impl Format {
             Format::Npy => "npy",
             Format::Safetensors => "safetensors",
             Format::Tar => "tar",
+            Format::Text => "text",
+            Format::Tokens => "tokens",
         }
     }
 
@@ -56,7 +62,9 @@ impl Format {
             | Format::Cifar100Coarse
             | Format::Csv
             | Format::Safetensors
-            | Format::Tar => (&["files"], &[]),
+            | Format::Tar
+            | Format::Text
+            | Format::Tokens => (&["files"], &[]),
             Format::Folder => (&["folder"], &["labels"]),
         }
     }
@@ -77,7 +85,7 @@ pub struct Split {
     /// Folder of pictures (folder).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// Files that follow one another (cifar10, cifar100, csv, safetensors, tar).
+    /// Files that follow one another (cifar10, cifar100, csv, safetensors, tar, text, tokens).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
 }

@@ -6,6 +6,7 @@
 //! | `augment` | how training samples are drawn and changed |
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
+//! | `text` | how text becomes samples |
 //! | `members` | which parts of a file are the samples |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
@@ -14,6 +15,7 @@
 //! | `reproducible` | the same bits at any number of ranks |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
 //! | `json` | JSON as text: cap, line and column of what is wrong, no key twice |
+//! | `places` | the line of each field, for errors |
 //! | `set` | `--set path=value` |
 //! | `schema` | the JSON schema, and the check of a value against it |
 //! | `rules` | what one field demands of another |
@@ -29,6 +31,7 @@ pub(crate) mod json;
 mod members;
 mod parse;
 mod pictures;
+mod places;
 mod reproducible;
 pub mod results;
 mod rules;
@@ -37,6 +40,7 @@ mod schema;
 mod set;
 #[cfg(test)]
 mod tests;
+mod text;
 mod training;
 
 pub use augment::*;
@@ -48,7 +52,9 @@ pub use guards::*;
 pub use members::*;
 pub use parse::Problem;
 pub use pictures::*;
+pub use places::Places;
 pub use reproducible::Reproducible;
 pub use running::*;
 pub use schema::schema;
+pub use text::*;
 pub use training::*;

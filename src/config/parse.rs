@@ -1,6 +1,6 @@
 //! From a file and `--set` arguments to a checked [`Card`].
 
-use super::{Card, json, rules, schema, set::Set};
+use super::{Card, Places, json, rules, schema, set::Set};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::fmt;
@@ -51,21 +51,33 @@ impl Card {
     /// [`Error::NoInput`] if the file cannot be read; [`Error::Usage`] for a `--set` that makes no
     /// sense; [`Error::Config`], with all problems, one a line, if the card is wrong.
     pub fn load(path: &Path, sets: &[String]) -> Result<Card> {
+        Card::load_with_places(path, sets).map(|(card, _)| card)
+    }
+
+    /// The same, and where its fields stand.
+    ///
+    /// # Errors
+    /// As [`Card::load`].
+    pub fn load_with_places(path: &Path, sets: &[String]) -> Result<(Card, Places)> {
         let text = json::read(path)?;
         let mut card = json::parse(&text)
             .map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
+        let mut places = Places::of_text(path, &text);
         let folder = path.canonicalize().map_err(|e| Error::reading(path, &e))?;
         make_absolute(&mut card, folder.parent().unwrap_or(&folder))?;
         for argument in sets {
             let set = Set::parse(argument)?;
             let value = set.value(schema::is_text(&set.path));
             set.apply(&mut card, value)?;
+            places.set(&set.dotted());
             let here = std::env::current_dir()
                 .map_err(|e| Error::Io(format!("cannot tell the current folder: {e}")))?;
             // Paths of the file are absolute by now, so this reaches only what was just set.
             make_absolute(&mut card, &here)?;
         }
-        check(&card).map_err(|problems| report(&path.display().to_string(), &problems))
+        let shown = path.display().to_string();
+        let card = check(&card).map_err(|problems| report(&shown, &problems, &places))?;
+        Ok((card, places))
     }
 
     /// All that is wrong with this card, as `load` would find it. For cards made in code.
@@ -83,7 +95,11 @@ impl Card {
     /// [`Error::Config`] with all problems, one a line.
     pub fn validate(&self) -> Result<()> {
         let problems = self.problems();
-        if problems.is_empty() { Ok(()) } else { Err(report("the card", &problems)) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(report("the card", &problems, &Places::default()))
+        }
     }
 
     /// The card as indented JSON, with every default written out: what a run folder keeps.
@@ -117,8 +133,9 @@ impl Card {
     }
 }
 
-fn report(card: &str, problems: &[Problem]) -> Error {
-    let lines: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+fn report(card: &str, problems: &[Problem], places: &Places) -> Error {
+    let line = |problem: &Problem| format!("\n  {problem}{}", places.suffix(&problem.path));
+    let lines: Vec<_> = problems.iter().map(line).collect();
     let count = match problems.len() {
         1 => "1 problem".to_owned(),
         n => format!("{n} problems"),

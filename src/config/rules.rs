@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, OptimizerKind, Problem, SamplingKind,
-    ScheduleKind, SpikeAction, Wire,
+    ScheduleKind, SpikeAction, Wire, text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -86,7 +86,7 @@ fn unused_options(card: &Card, rules: &mut Rules) {
     }
     let hidden = !card.model.hidden.is_empty() && card.model.kind != ModelKind::Mlp;
     unused(rules, hidden, "model.hidden", "model.kind", "`mlp`");
-    let no_test = card.data.test.is_none();
+    let no_test = !card.data.is_evaluated();
     for (given, field) in [
         (card.data.test_limit.is_some(), "data.test_limit"),
         (card.train.early_stopping.is_some(), "train.early_stopping"),
@@ -217,5 +217,12 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
     );
     for (field, what) in card.data.problems() {
         rules.refuse_if(true, &[&field, "data.format"], &what);
+    }
+    for (wrong, field, what) in text::problems(card) {
+        let of_model = ["data.format", "model.kind"];
+        rules.refuse_if(wrong, &[&[field], &of_model[..], &["data.text"]].concat(), &what);
+    }
+    for (wrong, field, what) in text::problems_of_gpt(card) {
+        rules.refuse_if(wrong, &[field, "model.kind", "data.format"], &what);
     }
 }

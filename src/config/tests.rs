@@ -124,6 +124,16 @@ fn all_problems_are_listed_at_once_one_a_line() {
     ] {
         assert!(message.contains(&format!("\n  {path}")), "{path} in {message}");
     }
+    assert!(message.contains("(--set optimizer.eps)"), "{message}");
+}
+
+#[test]
+fn a_problem_is_told_with_the_line_of_its_field() {
+    let text = include_str!("../../configs/mlp-mnist.json").replace("0.2", "2");
+    let line = 1 + text.lines().position(|line| line.contains("\"dropout\"")).unwrap();
+    let message = load(&text, &[]).unwrap_err().to_string();
+    assert!(message.contains("\n  model.dropout: "), "{message}");
+    assert!(message.ends_with(&format!(" (line {line})")), "{message}");
 }
 
 #[test]
@@ -251,9 +261,13 @@ fn every_shipped_card_is_sound_and_its_data_is_there() {
             continue;
         }
         let card = Card::load(&path, &[]).unwrap();
-        let (train, test) = (card.data.train, card.data.test.unwrap());
-        let there = |path: Option<PathBuf>| path.unwrap().is_file();
-        assert!(there(train.images) && there(test.labels));
+        assert!(card.data.is_evaluated(), "{name}");
+        let splits = [Some(card.data.train), card.data.test].into_iter().flatten();
+        let files = splits.flat_map(|split| {
+            [split.images, split.labels].into_iter().flatten().chain(split.files)
+        });
+        let files: Vec<PathBuf> = files.collect();
+        assert!(!files.is_empty() && files.iter().all(|file| file.is_file()), "{files:?}");
         let readme = std::fs::read_to_string(configs().join("README.md")).unwrap();
         assert!(readme.contains(&format!("[{name}]({name}) | {}", card.about)), "{name}");
         seen += 1;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub struct Batch {
     /// The samples one after another, each [`Dataset::sample_len`] numbers.
     pub images: Vec<f32>,
-    /// The label of each sample.
+    /// The labels of each sample, one after another, each [`Dataset::labels_per_sample`].
     pub labels: Vec<u32>,
     /// A second label of each sample and its share of the first's; empty where nothing is mixed.
     pub mixed: Vec<(u32, f32)>,
@@ -18,7 +18,7 @@ pub struct Batch {
     /// What the random numbers of each sample are keyed by ([`Draw::key`]).
     pub keys: Vec<u64>,
     /// Sum of the weights of the whole global batch, all ranks together: what the loss is divided
-    /// by. Each sample weighs 1.
+    /// by. Each sample weighs as many as it has labels that count.
     pub global_weight: f64,
     /// The epoch, counted from 0.
     pub epoch: u64,
@@ -47,9 +47,10 @@ impl Batch {
     /// When there is no sample `i`.
     #[must_use]
     pub fn only(&self, i: usize, size: usize) -> Batch {
+        let labels = self.labels.len() / self.samples.len();
         Batch {
             images: self.images[i * size..][..size].to_vec(),
-            labels: vec![self.labels[i]],
+            labels: self.labels[i * labels..][..labels].to_vec(),
             mixed: self.mixed.get(i).copied().into_iter().collect(),
             samples: vec![self.samples[i]],
             keys: vec![self.keys[i]],
@@ -69,15 +70,16 @@ impl Batch {
             self.samples.push(sample);
             self.keys.push(key);
         }
-        self.labels.clear();
+        let labels = dataset.labels_per_sample();
         self.mixed.clear();
         // Every number is written below, so what is left of earlier samples needs no clearing.
         self.images.resize(self.samples.len() * size, 0.0);
+        self.labels.resize(self.samples.len() * labels, 0);
         for (place, &sample) in self.samples.iter().enumerate() {
             let index = usize::try_from(sample)
                 .map_err(|_| Error::Internal(format!("sample {sample} has no address")))?;
             let out = &mut self.images[place * size..][..size];
-            self.labels.push(dataset.read(index, out)?);
+            dataset.read_all(index, out, &mut self.labels[place * labels..][..labels])?;
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ pub mod prepare;
 pub mod sampler;
 pub mod sampling;
 
+pub use crate::util::label::IGNORED;
 pub use augment::Augment;
 pub use batch::Batch;
 pub use cut::Cut;
@@ -41,7 +42,8 @@ use crate::config::Data;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
-/// Samples with one label each, read by index from any thread.
+/// Samples with one label each, or with several (a text has one for each of its tokens), read by index from
+/// any thread.
 pub trait Dataset: Send + Sync {
     /// Number of samples.
     fn len(&self) -> usize;
@@ -68,6 +70,26 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// If the sample cannot be read, or index or length are wrong.
     fn read(&self, index: usize, out: &mut [f32]) -> Result<u32>;
+
+    /// Labels of one sample.
+    fn labels_per_sample(&self) -> usize {
+        1
+    }
+
+    /// How many labels of sample `index` count, the others being [`IGNORED`]: its weight in a mean.
+    fn weight(&self, _index: usize) -> u64 {
+        1
+    }
+
+    /// As [`Dataset::read`], with all of the sample's labels, for which `labels` has the places.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn read_all(&self, index: usize, out: &mut [f32], labels: &mut [u32]) -> Result<()> {
+        let label = self.read(index, out)?;
+        labels.fill(label);
+        Ok(())
+    }
 
     /// The label of sample `index` alone.
     ///
@@ -96,8 +118,11 @@ pub fn open(card: &Data) -> Result<(SharedDataset, Option<SharedDataset>)> {
         formats::open(card, split, limit).map_err(|e| e.context(format!("data.{field}")))
     };
     let train = open("train", &card.train, card.train_limit)?;
-    let Some(split) = &card.test else { return Ok((train, None)) };
-    let test = open("test", split, card.test_limit)?;
+    let test = match (&card.test, card.text.as_ref().and_then(|text| text.holdout)) {
+        (Some(split), _) => open("test", split, card.test_limit)?,
+        (None, Some(_)) => formats::open_held_out(card).map_err(|e| e.context("data.train"))?,
+        (None, None) => return Ok((train, None)),
+    };
     if train.sample_shape() != test.sample_shape() {
         return Err(Error::Data(format!(
             "data.test: has samples of shape {:?}, data.train of shape {:?}; they must agree",

@@ -9,7 +9,7 @@
 //! batches that were still good. In the steady state nothing is allocated.
 
 use super::augment::{Augment, Worker};
-use super::sampling::Sampling;
+use super::sampling::{Draws, Sampling};
 use super::{Batch, Cut, Dataset, sampler::Sampler};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -161,11 +161,12 @@ fn produce(
             draws = plan.sampling.draws(&sampler, epoch);
         }
         let global = sampler.global_batch(step_in_epoch);
+        let weight = global_weight(dataset, global.clone(), &draws);
         for micro in 0..plan.micro_batches() {
             let positions = plan.cut.positions(&global, plan.rank, plan.world, micro);
             let mut batch = used.try_recv().unwrap_or_default();
             let place = || format!("epoch {epoch}, step {step}");
-            batch.global_weight = (global.end - global.start) as f64;
+            batch.global_weight = weight;
             (batch.epoch, batch.step, batch.micro) = (epoch, step, micro);
             batch
                 .fill(dataset, positions.map(|p| draws.at(p)))
@@ -177,6 +178,14 @@ fn produce(
         }
     }
     Ok(())
+}
+
+/// The labels that count in a whole global batch. A sum of whole numbers, the same in any order.
+fn global_weight(dataset: &dyn Dataset, positions: Range<u64>, draws: &Draws) -> f64 {
+    if dataset.labels_per_sample() == 1 {
+        return (positions.end - positions.start) as f64;
+    }
+    positions.map(|p| dataset.weight(draws.at(p).sample as usize)).sum::<u64>() as f64
 }
 
 #[cfg(test)]

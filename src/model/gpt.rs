@@ -1,6 +1,8 @@
 //! A language model in the form of GPT-2 (Radford et al., 2019): learned positions, pre-norm blocks
 //! without biases in their dense layers, exact GELU, output head tied to the token table.
 
+use super::{Model, Pass, line};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Block, Embedding, Init, LayerNorm, Linear, Param, ParamBuilder};
 use crate::util::rng::mix;
@@ -66,6 +68,27 @@ impl Gpt {
         })
     }
 
+    /// The model that a card names, for samples of shape `input`, (context).
+    ///
+    /// # Errors
+    /// As [`Gpt::new`]; [`Error::Config`] for samples of another shape.
+    pub fn build(
+        card: &config::Model,
+        input: &[usize],
+        vocab: usize,
+        params: &ParamBuilder,
+    ) -> Result<Gpt> {
+        let &[context] = input else {
+            return Err(Error::Config(format!(
+                "model.kind: `gpt` takes text; the samples have shape {input:?}"
+            )));
+        };
+        // A checked card has the sizes.
+        let [width, layers, heads] =
+            [card.width, card.layers, card.heads].map(Option::unwrap_or_default);
+        Gpt::new(&GptShape { vocab, context, width, layers, heads }, params)
+    }
+
     /// Logits (batch · time, vocab) of `tokens`: `batch` sequences of equal length, one after the
     /// other. Row i scores what may follow token i.
     ///
@@ -89,6 +112,30 @@ impl Gpt {
             x = block.forward(&x)?;
         }
         self.head.forward(&self.norm.forward(&x.flatten_to(1)?)?)
+    }
+}
+
+impl Model for Gpt {
+    fn forward(&self, x: &Tensor, _: &Pass) -> Result<Tensor> {
+        let batch = x.dims2()?.0;
+        let ids = x.flatten_all()?.to_vec1::<f32>()?;
+        let tokens: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        self.forward(&tokens, batch)
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let GptShape { vocab, context, width, layers, heads } = self.shape;
+        let of = |rows: usize| format!("{rows}×{width}");
+        let each = 12 * width * width + 4 * width;
+        let mut lines = vec![
+            line("te", "token table, also the head", &of(context), vocab * width),
+            line("pe", "positions, added", &of(context), context * width),
+        ];
+        let operation = format!("attention of {heads} heads, dense, GELU");
+        lines.extend((0..layers).map(|i| line(&format!("bl.{i}"), &operation, &of(context), each)));
+        lines.push(line("ln", "layer norm", &of(context), 2 * width));
+        lines.push(line("head", "dense, the token table", &format!("{context}×{vocab}"), 0));
+        lines
     }
 }
 

@@ -13,7 +13,15 @@ const ROUNDING: f32 = 2e-4;
 fn classifiers_on_the_gpu_agree_with_the_processor() {
     let (samples, labels) = ([4, 5, 6], [3, 9, 0]);
     for (kind, hidden) in [(ModelKind::LeNet5, vec![]), (ModelKind::Mlp, vec![20, 12])] {
-        let card = config::Model { kind, hidden, dropout: 0.2, init: Init::He };
+        let card = config::Model {
+            kind,
+            hidden,
+            dropout: 0.2,
+            init: Init::He,
+            width: None,
+            layers: None,
+            heads: None,
+        };
         let build = |params: &ParamBuilder| build(&card, &[1, 28, 28], 10, params);
         check_on_gpu(&[3, 1, 28, 28], ROUNDING, build, |model, x| {
             let pass = Pass { train: true, seed: 1, epoch: 2, samples: &samples };

@@ -38,14 +38,14 @@ impl LeNet5 {
     ) -> Result<LeNet5> {
         if !card.hidden.is_empty() {
             return Err(Error::Config(format!(
-                "model.hidden is {:?}, but lenet5 has fixed widths: leave it out, or use kind mlp",
+                "model.hidden: is {:?}, but lenet5 has fixed widths: leave it out, or use kind mlp",
                 card.hidden
             )));
         }
         let between = stage(input, FILTERS[0]);
         let Some([between, last]) = between.and_then(|b| Some([b, stage(b, FILTERS[1])?])) else {
             return Err(Error::Config(format!(
-                "images are {}×{} pixels; lenet5 needs at least 16×16 for its two stages of 5×5 \
+                "model.kind: images are {}×{} pixels; lenet5 needs at least 16×16 for its two stages of 5×5 \
                  convolution and 2×2 pooling",
                 input[1], input[2]
             )));

@@ -28,7 +28,7 @@ impl Mlp {
     ) -> Result<Mlp> {
         if card.hidden.contains(&0) {
             return Err(Error::Config(format!(
-                "model.hidden is {:?}; every width must be at least 1",
+                "model.hidden: is {:?}; every width must be at least 1",
                 card.hidden
             )));
         }

@@ -28,9 +28,10 @@ pub struct Pass<'a> {
     pub samples: &'a [u64],
 }
 
-/// A classifier of images.
+/// A classifier of images or other samples, or of each token of a text.
 pub trait Model {
-    /// Logits (batch, classes) of images `x` (batch, channels, rows, columns), `f32`.
+    /// Logits (batch, classes) of images `x` (batch, channels, rows, columns), `f32`; logits (batch · time,
+    /// classes) of text `x` (batch, time), token ids as `f32`.
     ///
     /// # Errors
     /// When `x` has another shape or type, or a tensor operation fails.
@@ -66,6 +67,7 @@ pub fn build(
             };
             Box::new(LeNet5::new(card, [channels, rows, cols], classes, params)?)
         }
+        ModelKind::Gpt => Box::new(Gpt::build(card, input, classes, params)?),
         ModelKind::Mlp => Box::new(Mlp::new(card, input, classes, params)?),
     })
 }

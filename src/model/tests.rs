@@ -7,7 +7,15 @@ use crate::nn::{Param, ParamSet, cross_entropy, probe};
 use candle_core::Device;
 
 fn card(kind: ModelKind, hidden: &[usize], dropout: f32) -> config::Model {
-    config::Model { kind, hidden: hidden.to_vec(), dropout, init: Init::He }
+    config::Model {
+        kind,
+        hidden: hidden.to_vec(),
+        dropout,
+        init: Init::He,
+        width: None,
+        layers: None,
+        heads: None,
+    }
 }
 
 fn both(dropout: f32) -> [config::Model; 2] {

@@ -11,12 +11,13 @@
 
 use super::host::{Host, values};
 use crate::error::{Error, Result};
+use crate::util::label::IGNORED;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 
 /// What the logits of a batch should say.
 #[derive(Debug, Clone, Copy)]
 pub struct Targets<'a> {
-    /// The label of each sample.
+    /// The label of each row; [`IGNORED`] where it does not count.
     pub labels: &'a [u32],
     /// A second label of each sample and its share; empty where no sample has one.
     pub mixed: &'a [(u32, f32)],
@@ -112,7 +113,8 @@ fn check(logits: &Tensor, targets: Targets) -> Result<usize> {
         let (one, two) = (labels.len(), mixed.len());
         return Err(Error::Internal(format!("cross-entropy: {one} labels, {two} second labels")));
     }
-    let all = labels.iter().enumerate().chain(mixed.iter().map(|(label, _)| label).enumerate());
+    let counted = labels.iter().enumerate().filter(|(_, label)| **label != IGNORED);
+    let all = counted.chain(mixed.iter().map(|(label, _)| label).enumerate());
     match all.into_iter().find(|(_, label)| **label as usize >= classes) {
         None => Ok(classes),
         Some((i, label)) => Err(Error::Data(format!(
@@ -132,19 +134,30 @@ fn composed(logits: &Tensor, targets: Targets) -> candle_core::Result<Tensor> {
     // The loss does not depend on what is subtracted, so its gradient need not be followed.
     let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(1)?)?;
     let log_sum = shifted.exp()?.sum(1)?.log()?;
+    // Where a label is ignored, any class will do: the loss is multiplied by 0.
+    let counts = |&label: &u32| f32::from(u8::from(label != IGNORED));
+    let labels: Vec<u32> =
+        targets.labels.iter().map(|&l| if l == IGNORED { 0 } else { l }).collect();
+    let counted = if targets.labels.contains(&IGNORED) {
+        let counted: Vec<f32> = targets.labels.iter().map(counts).collect();
+        Some(Tensor::from_vec(counted, labels.len(), device)?)
+    } else {
+        None
+    };
+    let only_counted = |losses: Tensor| counted.as_ref().map_or(Ok(losses.clone()), |c| losses * c);
     if targets.is_plain() {
-        let labels = Tensor::from_slice(targets.labels, (targets.labels.len(), 1), device)?;
-        return log_sum - shifted.gather(&labels, 1)?.squeeze(1)?;
+        let places = Tensor::from_slice(&labels, (labels.len(), 1), device)?;
+        return only_counted((log_sum - shifted.gather(&places, 1)?.squeeze(1)?)?);
     }
     let classes = logits.dims2()?.1;
     let mut wanted = vec![targets.smoothing / classes as f32; logits.elem_count()];
     for (i, row) in wanted.chunks_exact_mut(classes).enumerate() {
         let (other, share) = targets.mixed.get(i).copied().unwrap_or((0, 0.0));
-        row[targets.labels[i] as usize] += (1.0 - targets.smoothing) * (1.0 - share);
+        row[labels[i] as usize] += (1.0 - targets.smoothing) * (1.0 - share);
         row[other as usize] += (1.0 - targets.smoothing) * share;
     }
     let wanted = Tensor::from_vec(wanted, logits.shape(), device)?;
-    log_sum - (shifted * wanted)?.sum(1)?
+    only_counted((log_sum - (shifted * wanted)?.sum(1)?)?)
 }
 
 struct CrossEntropy {
@@ -197,6 +210,9 @@ impl CustomOp1 for CrossEntropy {
         let rows = values(storage, layout)?.chunks_exact(classes).enumerate();
         let losses: Vec<f32> = rows
             .map(|(i, row)| {
+                if self.labels[i] == IGNORED {
+                    return 0.0;
+                }
                 let max = largest(row);
                 let sum: f32 = row.iter().map(|&v| (v - max).exp()).sum();
                 sum.ln() - self.wanted(i, row, max)
@@ -220,6 +236,10 @@ impl CustomOp1 for CrossEntropy {
         let mut out = Vec::with_capacity(logits.elem_count());
         for ((i, row), &g) in rows.zip(grad.values()?) {
             let (start, max) = (out.len(), largest(row));
+            if self.labels[i] == IGNORED {
+                out.resize(start + classes, 0.0);
+                continue;
+            }
             out.extend(row.iter().map(|&v| (v - max).exp()));
             let softmax = &mut out[start..];
             let scale = g / softmax.iter().sum::<f32>();

@@ -132,3 +132,26 @@ fn a_hit_on_the_second_label_counts_its_share() {
     let wrong = Targets { mixed: &[(0, 0.5), (2, 0.5), (0, 0.5)], ..targets };
     assert!(cross_entropy_to(&x, wrong).unwrap_err().to_string().contains("label 2 of sample 1"));
 }
+
+#[test]
+fn a_label_that_is_ignored_has_neither_loss_nor_gradient_and_the_others_keep_theirs() {
+    let x = random_tensor(&[4, 7], 3);
+    let labels = [2, IGNORED, 6, 3];
+    for smoothing in [0.0, 0.1] {
+        let targets = Targets { smoothing, ..Targets::plain(&labels) };
+        let all = Targets { smoothing, ..Targets::plain(&LABELS) };
+        let (dx, losses) = gradients(&no_params(), &x, |x| cross_entropy_to(x, targets));
+        let (dx_all, losses_all) = gradients(&no_params(), &x, |x| cross_entropy_to(x, all));
+        assert_eq!((losses[1], &dx[0][7..14]), (0.0, &[0.0; 7][..]));
+        assert_eq!(
+            [losses[0], losses[2], losses[3]],
+            [losses_all[0], losses_all[2], losses_all[3]]
+        );
+        assert_eq!((&dx[0][..7], &dx[0][14..]), (&dx_all[0][..7], &dx_all[0][14..]));
+        let own = gradients(&no_params(), &x, |x| cross_entropy_to(x, targets));
+        assert_agree(own, gradients(&no_params(), &x, |x| Ok(composed(x, targets)?)));
+        let wanted = x.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+        let some = [wanted[0], IGNORED, wanted[2], IGNORED];
+        assert_eq!(correct(&x, Targets::plain(&some)).unwrap(), 2.0);
+    }
+}

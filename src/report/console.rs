@@ -22,7 +22,7 @@ pub struct Progress {
     pub accuracy: f64,
     /// Learning rate.
     pub lr: f64,
-    /// Samples per second, all ranks together.
+    /// Samples (tokens, of text) per second, all ranks together.
     pub samples_per_s: f64,
     /// Share of the time spent in gradient reduction, 0..1.
     pub comm_share: f64,

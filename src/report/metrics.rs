@@ -22,7 +22,7 @@ pub enum Record {
         lr: f64,
         /// Norm of the gradient before clipping.
         grad_norm: f64,
-        /// Samples of this step over its wall time, all ranks together.
+        /// Samples (tokens, of text) of this step over its wall time, all ranks together.
         samples_per_s: f64,
         /// Share of the step's wall time that rank 0 spent in gradient reduction.
         comm_share: f64,
@@ -54,9 +54,12 @@ pub enum Record {
         loss: f64,
         /// correct / count.
         accuracy: f64,
-        /// Test samples classified right.
+        /// exp(loss), of text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        perplexity: Option<f64>,
+        /// Test samples (tokens, of text) classified right.
         correct: u64,
-        /// Test samples.
+        /// Test samples (tokens, of text).
         count: u64,
         /// Wall time of the evaluation in seconds.
         seconds: f64,
@@ -75,7 +78,7 @@ pub enum Record {
         lr: f64,
         /// Steps whose update was left out.
         skipped: u64,
-        /// Training samples over training time, evaluation left out.
+        /// Training samples (tokens, of text) over training time, evaluation left out.
         samples_per_s: f64,
         /// Wall time from the first step to the end in seconds.
         seconds: f64,

@@ -181,6 +181,19 @@ impl Dataset for Panicking {
         self.samples.read(index, out)
     }
 
+    fn labels_per_sample(&self) -> usize {
+        self.samples.labels_per_sample()
+    }
+
+    fn weight(&self, index: usize) -> u64 {
+        self.samples.weight(index)
+    }
+
+    fn read_all(&self, index: usize, out: &mut [f32], labels: &mut [u32]) -> Result<()> {
+        assert!(whereabouts::step() < self.step, "ordered by the card's faults");
+        self.samples.read_all(index, out, labels)
+    }
+
     fn label(&self, index: usize) -> Result<u32> {
         self.samples.label(index)
     }

@@ -35,18 +35,7 @@ pub fn heading(console: &Console, job: &Job, group: &Group) {
             plural(grads.bucket_count()),
         ),
     );
-    let shape: Vec<String> = job.train.sample_shape().iter().map(ToString::to_string).collect();
-    let test = job.test.as_ref().map_or(0, |t| t.len() as u64);
-    console.fact(
-        "data",
-        &format!(
-            "{} training and {} test samples of {}, {} classes",
-            human::count(job.train.len() as u64),
-            human::count(test),
-            shape.join("×"),
-            card.data.classes
-        ),
-    );
+    console.fact("data", &data(job));
     if let Some(samples) = samples(card) {
         console.fact("samples", &samples);
     }
@@ -86,6 +75,21 @@ pub fn describe(job: &Job, group: &Group) {
         ),
     );
     console.line("dry run: nothing was trained");
+}
+
+fn data(job: &Job) -> String {
+    let shape: Vec<String> = job.train.sample_shape().iter().map(ToString::to_string).collect();
+    let test = job.test.as_ref().map_or(0, |t| t.len() as u64);
+    let (shape, classes) = (shape.join("×"), job.card.data.classes);
+    let counts = format!(
+        "{} training and {} test",
+        human::count(job.train.len() as u64),
+        human::count(test)
+    );
+    if job.card.data.format.is_of_tokens() {
+        return format!("{counts} windows of {shape} tokens, {classes} in the vocabulary");
+    }
+    format!("{counts} samples of {shape}, {classes} classes")
 }
 
 fn ranks(group: &Group) -> String {

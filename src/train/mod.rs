@@ -32,6 +32,7 @@ mod story;
 pub mod strategy;
 mod tally;
 mod threads;
+mod totals;
 mod vitals;
 mod wishes;
 

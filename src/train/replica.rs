@@ -10,6 +10,7 @@ use crate::model::{self, Model, Pass};
 use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to};
 use crate::optim::{self, Optimizer};
 use crate::util::human;
+use crate::util::label::IGNORED;
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -83,7 +84,7 @@ impl Replica {
         Ok(Replica { model, params, optimizer, device, seed, smoothing, shape })
     }
 
-    /// Forward and backward over one micro-batch. The loss is the sum over its samples divided by the
+    /// Forward and backward over one micro-batch. The loss is the sum over its labels divided by the
     /// weight of the whole *global* batch, so that adding up over micro-batches and ranks gives the
     /// gradient of the global mean; nothing is divided by the number of ranks.
     ///
@@ -111,7 +112,7 @@ impl Replica {
 
     /// The error of a pass over `batch`, with the GPU's side of it.
     fn of_batch(&self, error: Error, batch: &Batch) -> Error {
-        let samples = batch.labels.len() as u64;
+        let samples = batch.len() as u64;
         explain(error, &self.device, || format!("with a batch of {}", human::count(samples)))
     }
 
@@ -132,10 +133,9 @@ impl Replica {
         Ok(self.losses(batch, false).map_err(|e| self.of_batch(e, batch))?.1)
     }
 
-    /// The loss of each sample of the batch, and their sums.
+    /// The loss of each label of the batch, and their sums.
     fn losses(&self, batch: &Batch, train: bool) -> Result<(Tensor, Tally)> {
-        let rows = batch.labels.len();
-        let shape = [&[rows], self.shape.as_slice()].concat();
+        let shape = [&[batch.len()], self.shape.as_slice()].concat();
         let x = Tensor::from_slice(&batch.images, shape, &self.device)?;
         let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.keys };
         let logits = self.model.forward(&x, &pass)?;
@@ -144,7 +144,8 @@ impl Replica {
         let losses = cross_entropy_to(&logits, targets)?;
         let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
         let correct = correct(&logits, targets)?;
-        Ok((losses, Tally { loss: sum, correct, count: rows as f64 }))
+        let count = batch.labels.iter().filter(|&&label| label != IGNORED).count() as f64;
+        Ok((losses, Tally { loss: sum, correct, count }))
     }
 
     /// The loss of the first samples of `data`, as the gradient probe wants it.

@@ -7,11 +7,12 @@ use super::setup::Job;
 use super::step::StepReport;
 use super::story::{SavedTally, Sums};
 use super::tally::Tally;
+use super::totals::{Recent, Totals};
 use super::wishes::Leave;
 use crate::checkpoint::Bits;
 use crate::collective::Group;
 use crate::error::{Error, Result};
-use crate::report::console::{Console, Progress};
+use crate::report::console::Console;
 use crate::report::lines::Lines;
 use crate::report::metrics::Record;
 use crate::report::run_folder::{MODEL, RunFolder};
@@ -38,28 +39,8 @@ pub struct Reporter {
     /// Wall time of earlier parts of the run.
     before: Duration,
     left: Option<Leave>,
-}
-
-/// Smoothed numbers for the progress bar: exponential means over about 50 steps.
-#[derive(Default)]
-struct Recent {
-    progress: Progress,
-    seconds: f64,
-    comm: f64,
-    samples: f64,
-    epoch_tally: Tally,
-}
-
-/// Sums over the run.
-#[derive(Default)]
-struct Totals {
-    steps: u64,
-    samples: f64,
-    wall: Duration,
-    comm: Duration,
-    loss: f64,
-    lr: f64,
-    skipped: u64,
+    /// Whether what is counted are the tokens of a text, not samples.
+    of_tokens: bool,
 }
 
 impl Reporter {
@@ -98,6 +79,7 @@ impl Reporter {
             end: "all steps of the card done",
             before: Duration::ZERO,
             left: None,
+            of_tokens: job.card.data.format.is_of_tokens(),
         })
     }
 
@@ -224,8 +206,10 @@ impl Reporter {
             trained.mean_loss(),
             100.0 * trained.accuracy()
         );
+        let perplexity = |eval: &Tally| self.of_tokens.then(|| eval.perplexity());
         if let Some(eval) = eval {
             text += &format!("  test loss {:.4}  test {}", eval.mean_loss(), percent(&eval));
+            text += &perplexity(&eval).map_or(String::new(), |p| format!("  perplexity {p:.3}"));
             self.last = Some(eval);
         }
         text += &format!("  {}", human::duration(self.evaluated.elapsed()));
@@ -238,6 +222,7 @@ impl Reporter {
                 epoch,
                 loss: eval.mean_loss(),
                 accuracy: eval.accuracy(),
+                perplexity: perplexity(&eval),
                 correct: eval.correct as u64,
                 count: eval.count as u64,
                 seconds,
@@ -312,7 +297,14 @@ impl Reporter {
         match self.best.or(self.last) {
             Some(e) => {
                 let kind = if self.best.is_some() { "best model" } else { "final model" };
-                console.line(&format!("done: test accuracy {} ({kind})", percent(&e)));
+                console.line(&if self.of_tokens {
+                    let (perplexity, loss) = (e.perplexity(), e.mean_loss());
+                    format!(
+                        "done: test perplexity {perplexity:.3}, loss {loss:.4} a token ({kind})"
+                    )
+                } else {
+                    format!("done: test accuracy {} ({kind})", percent(&e))
+                });
             }
             None => console.line("done"),
         }
@@ -320,10 +312,11 @@ impl Reporter {
         console.fact(
             "time",
             &format!(
-                "{} for {} steps, {} samples/s in training",
+                "{} for {} steps, {} {}/s in training",
                 human::duration(seconds),
                 human::count(self.totals.steps),
-                human::count(speed as u64)
+                human::count(speed as u64),
+                if self.of_tokens { "tokens" } else { "samples" }
             ),
         );
         console.fact(
@@ -341,38 +334,6 @@ impl Reporter {
         if let Some(folder) = self.folder_path() {
             console.fact("model", &folder.join(MODEL).display().to_string());
         }
-    }
-}
-
-impl Totals {
-    fn add(&mut self, taken: &StepReport) {
-        self.steps += 1;
-        self.samples += taken.tally.count;
-        self.wall += taken.wall;
-        self.comm += taken.comm;
-        self.loss = taken.tally.mean_loss();
-        self.lr = taken.lr;
-    }
-
-    fn comm_share(&self) -> f64 {
-        self.comm.as_secs_f64() / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)
-    }
-}
-
-impl Recent {
-    fn add(&mut self, taken: &StepReport) {
-        self.epoch_tally += taken.tally;
-        // Weight of the newest step: 1 at first, 1/50 later.
-        let share = (1.0 / (self.progress.step + 1) as f64).max(0.02);
-        let blend = |old: &mut f64, new: f64| *old += share * (new - *old);
-        blend(&mut self.progress.loss, taken.tally.mean_loss());
-        blend(&mut self.progress.accuracy, taken.tally.accuracy());
-        blend(&mut self.seconds, taken.wall.as_secs_f64());
-        blend(&mut self.comm, taken.comm.as_secs_f64());
-        blend(&mut self.samples, taken.tally.count);
-        self.progress.lr = taken.lr;
-        self.progress.samples_per_s = self.samples / self.seconds;
-        self.progress.comm_share = self.comm / self.seconds;
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Tally {
     /// Samples classified right; of a mixture, the share of the label that was found. An `f64` counts
     /// exactly up to 2⁵³.
     pub correct: f64,
-    /// Samples.
+    /// Samples; of text, tokens.
     pub count: f64,
 }
 
@@ -50,6 +50,12 @@ impl Tally {
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.count
+    }
+
+    /// exp(mean loss): of text, among how many equally likely tokens the model is as unsure.
+    #[must_use]
+    pub fn perplexity(&self) -> f64 {
+        self.mean_loss().exp()
     }
 
     /// Share of samples classified right.

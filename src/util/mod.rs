@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 pub mod flight;
 pub mod human;
+pub mod label;
 pub mod malloc;
 pub mod processes;
 pub mod processor;

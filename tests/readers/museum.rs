@@ -28,9 +28,14 @@ impl Museum {
 
     /// A whole card whose `data` section is this one; paths start at the museum's folder.
     pub fn card(&self, data: &Value) -> Result<Card> {
+        let model = if data.get("text").is_some() {
+            json!({"kind": "gpt", "width": 8, "layers": 1, "heads": 2})
+        } else {
+            json!({"kind": "mlp", "hidden": [8]})
+        };
         let card = json!({
             "data": data,
-            "model": {"kind": "mlp", "hidden": [8]},
+            "model": model,
             "train": {"global_batch": 16, "epochs": 1},
         });
         Card::load(&self.put("card.json", card.to_string().as_bytes()), &[])

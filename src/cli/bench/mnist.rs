@@ -46,13 +46,11 @@ impl Images {
 
     /// Inputs and outputs of the weight matrices, and how often each is used for one sample.
     fn products(&self) -> Vec<[usize; 3]> {
-        match self.card.model.kind {
-            ModelKind::LeNet5 => LENET_PRODUCTS.to_vec(),
-            ModelKind::Mlp => {
-                let widths = [&[784], &self.card.model.hidden[..], &[self.card.data.classes]];
-                widths.concat().windows(2).map(|pair| [pair[0], pair[1], 1]).collect()
-            }
+        if self.card.model.kind != ModelKind::Mlp {
+            return LENET_PRODUCTS.to_vec();
         }
+        let widths = [&[784], &self.card.model.hidden[..], &[self.card.data.classes]];
+        widths.concat().windows(2).map(|pair| [pair[0], pair[1], 1]).collect()
     }
 }
 
@@ -112,6 +110,7 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     let text = match kind {
         ModelKind::LeNet5 => LENET,
         ModelKind::Mlp => MLP,
+        ModelKind::Gpt => return Err(Error::Internal("a GPT is not trained on MNIST".to_owned())),
     };
     let mut card: Card = serde_json::from_str(text)
         .map_err(|e| Error::Internal(format!("the card of {kind:?} inside this program: {e}")))?;

@@ -10,6 +10,7 @@
 //! | [`folder`], [`picture`] | folders of PNG and JPEG pictures; one picture |
 //! | [`shards`], [`archive`] | pictures and labels in tar archives; the members of one |
 //! | [`table`], [`columns`], [`rows`] | CSV files; what the cells of a row become; one row after another |
+//! | [`text`] | text and files of tokens, window by window |
 //! | [`names`] | labels and categories that are names |
 //! | [`source`] | an open file whose samples are read from their places |
 
@@ -26,12 +27,14 @@ pub mod shards;
 pub mod source;
 pub mod table;
 pub mod tensors;
+pub mod text;
 
 use super::{ImageSet, SharedDataset, limits};
 use crate::config::{Data, Format, Split};
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
+use text::{Share, TextSet};
 
 /// Opens one part of the data set of a card.
 ///
@@ -50,12 +53,25 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
         Format::Csv => Arc::new(table::Table::open(card, split, limit, limits::TABLE_MEMORY)?),
         Format::Folder => Arc::new(folder::Folder::open(card, split, limit)?),
         Format::Tar => Arc::new(shards::Shards::open(card, split, limit)?),
+        Format::Text | Format::Tokens => {
+            // Windows to train on may overlap.
+            let share = if std::ptr::eq(split, &card.train) { Share::Train } else { Share::Test };
+            Arc::new(TextSet::open(card, &split.files, share, limit)?)
+        }
         Format::Safetensors => Arc::new(tensors::TensorSet::open(card, split, limit)?),
         Format::Npy => {
             let [x, y] = pair(split)?.map(npy::open);
             Arc::new(arrays::ArraySet::open(x?, &y?, card.classes, card.normalize, limit)?)
         }
     })
+}
+
+/// Opens the share of the training text that is held out for evaluation.
+///
+/// # Errors
+/// As the reader of the format.
+pub(super) fn open_held_out(card: &Data) -> Result<SharedDataset> {
+    Ok(Arc::new(TextSet::open(card, &card.train.files, Share::HeldOut, card.test_limit)?))
 }
 
 /// The files of samples and labels. A checked card has them.

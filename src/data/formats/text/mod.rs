@@ -1,0 +1,251 @@
+//! Text and token files: windows of tokens, each token labelled with the one that follows it.
+//!
+//! Each file stands by itself; no window reaches from one into the next. Window k of a file of n tokens
+//! begins at token k · stride and has `context` tokens; there are as many windows as it takes until each
+//! token but the first has been a label. What the last one has too much is padding whose labels are
+//! [`IGNORED`]: with `stride = context` a pass over the windows predicts each token exactly once.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`tokens`] | a file as a row of tokens: bytes, numbers, characters |
+//! | [`utf8`] | where characters lie in UTF-8; the characters of a vocabulary |
+
+pub mod tokens;
+pub mod utf8;
+
+use crate::config::{Data, Text};
+use crate::data::{Dataset, IGNORED};
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::path::PathBuf;
+use tokens::{Kind, Tokens};
+
+/// Which tokens of a file are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// To train on: all but the held-out share.
+    Train,
+    /// The held-out share of the training files.
+    HeldOut,
+    /// All, without overlap.
+    Test,
+}
+
+/// The tokens of one file that are used.
+struct Part {
+    tokens: Tokens,
+    range: Range<u64>,
+    /// The number, in the whole set, of its first window.
+    first: usize,
+}
+
+/// Text as samples of shape (context) with as many labels.
+pub struct TextSet {
+    parts: Vec<Part>,
+    shape: [usize; 1],
+    stride: usize,
+    classes: usize,
+    windows: usize,
+}
+
+impl TextSet {
+    /// Opens the files of a checked card, of which `share` is used.
+    ///
+    /// # Errors
+    /// [`Error::NoInput`] when a file cannot be read; [`Error::Data`] when it is empty, too short, not
+    /// UTF-8, or has tokens that are not in the vocabulary.
+    pub fn open(
+        card: &Data,
+        files: &[PathBuf],
+        share: Share,
+        limit: Option<usize>,
+    ) -> Result<TextSet> {
+        let text = card.text.ok_or_else(|| Error::Config("data.text: is missing".to_owned()))?;
+        let kind = Kind::of(card, &text)?;
+        let files: Vec<Tokens> =
+            files.iter().map(|path| Tokens::open(path, &kind)).collect::<Result<_>>()?;
+        let stride = if share == Share::Train { text.stride() } else { text.context };
+        let mut set = TextSet {
+            parts: Vec::new(),
+            shape: [text.context],
+            stride,
+            classes: card.classes,
+            windows: 0,
+        };
+        for tokens in files {
+            set.add(tokens, &text, share)?;
+        }
+        set.windows = set.windows.min(limit.unwrap_or(usize::MAX));
+        Ok(set)
+    }
+
+    fn add(&mut self, tokens: Tokens, text: &Text, share: Share) -> Result<()> {
+        let all = tokens.count();
+        // The product is rounded, the same on every rank: a card means "about a tenth".
+        let held = text.holdout.map_or(0, |share| (share * all as f64) as u64);
+        let range = match share {
+            Share::Train => 0..all - held,
+            Share::HeldOut => all - held..all,
+            Share::Test => 0..all,
+        };
+        let used = range.end - range.start;
+        if used < 2 {
+            let of = match share {
+                Share::HeldOut => " in the held-out share",
+                Share::Train if held > 0 => " beside the held-out share",
+                _ => "",
+            };
+            return Err(tokens.wrong(&format!(
+                "has {used} of its {all} tokens{of}; at least 2 are needed, one to predict the next"
+            )));
+        }
+        let beyond = (used - 1).saturating_sub(self.shape[0] as u64);
+        let windows = 1 + beyond.div_ceil(self.stride as u64) as usize;
+        self.parts.push(Part { tokens, range, first: self.windows });
+        self.windows += windows;
+        Ok(())
+    }
+
+    /// The file of window `index` and the tokens of the window and of its last label.
+    fn window(&self, index: usize) -> Option<(&Part, Range<u64>)> {
+        if index >= self.windows {
+            return None;
+        }
+        let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];
+        let start = part.range.start + ((index - part.first) * self.stride) as u64;
+        Some((part, start..part.range.end.min(start + self.shape[0] as u64 + 1)))
+    }
+}
+
+impl Dataset for TextSet {
+    fn len(&self) -> usize {
+        self.windows
+    }
+
+    fn sample_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn labels_per_sample(&self) -> usize {
+        self.shape[0]
+    }
+
+    fn weight(&self, index: usize) -> u64 {
+        self.window(index).map_or(0, |(_, tokens)| tokens.end - tokens.start - 1)
+    }
+
+    /// Gives the first label.
+    fn read(&self, index: usize, out: &mut [f32]) -> Result<u32> {
+        let mut labels = vec![IGNORED; self.shape[0]];
+        self.read_all(index, out, &mut labels)?;
+        Ok(labels[0])
+    }
+
+    fn read_all(&self, index: usize, out: &mut [f32], labels: &mut [u32]) -> Result<()> {
+        let fits = out.len() == self.shape[0] && labels.len() == self.shape[0];
+        let (part, range) = match self.window(index) {
+            Some(window) if fits => window,
+            _ => return Err(super::no_sample(index, self.windows)),
+        };
+        let mut tokens = vec![0; (range.end - range.start) as usize];
+        part.tokens.read(range.start, &mut tokens)?;
+        out.fill(0.0);
+        labels.fill(IGNORED);
+        for (i, pair) in tokens.windows(2).enumerate() {
+            // Exact: a vocabulary has at most 65,536 tokens.
+            out[i] = pair[0] as f32;
+            labels[i] = pair[1];
+        }
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("{:?} {} {}", self.shape, self.stride, self.windows).as_bytes());
+        for part in &self.parts {
+            hash.update(format!("{:?}", part.range).as_bytes());
+            if let Err(e) = part.tokens.hash(&mut hash) {
+                return format!("unreadable: {e}");
+            }
+        }
+        hash.finalize().to_hex().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, Vocabulary};
+    use proptest::prelude::*;
+
+    fn card(text: Text) -> Data {
+        let value = serde_json::json!({"format": "text", "train": {}, "classes": 256});
+        let mut card: Data = serde_json::from_value(value).unwrap();
+        card.format = Format::Text;
+        card.text = Some(text);
+        card
+    }
+
+    fn text(context: usize, stride: Option<usize>, holdout: Option<f64>) -> Text {
+        Text { context, stride, vocabulary: Some(Vocabulary::Bytes), ids: None, holdout }
+    }
+
+    /// All (place in the file, label) of the windows, by the values of the bytes.
+    fn pairs(set: &TextSet) -> Vec<(u32, u32)> {
+        let mut all = Vec::new();
+        for i in 0..set.len() {
+            let (mut x, mut y) = (vec![9.0; set.shape[0]], vec![9; set.shape[0]]);
+            set.read_all(i, &mut x, &mut y).unwrap();
+            let counted: Vec<_> =
+                x.iter().map(|&x| x as u32).zip(y).filter(|&(_, y)| y != IGNORED).collect();
+            assert_eq!(counted.len() as u64, set.weight(i));
+            all.extend(counted);
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn each_token_but_the_first_is_predicted_from_the_one_before_it(
+            lens in proptest::collection::vec(2..200usize, 1..4),
+            context in 1..70usize,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let files: Vec<PathBuf> = (0..lens.len()).map(|i| folder.path().join(i.to_string())).collect();
+            let mut expected = Vec::new();
+            for (file, &len) in files.iter().zip(&lens) {
+                let bytes: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+                std::fs::write(file, &bytes).unwrap();
+                expected.extend(bytes.windows(2).map(|p| (u32::from(p[0]), u32::from(p[1]))));
+            }
+            let set = TextSet::open(&card(text(context, None, None)), &files, Share::Train, None).unwrap();
+            prop_assert_eq!(pairs(&set), expected.clone());
+            let stride = context.div_ceil(2);
+            let card = card(text(context, Some(stride), None));
+            let set = TextSet::open(&card, &files, Share::Train, None).unwrap();
+            let found = pairs(&set);
+            prop_assert!(expected.iter().all(|pair| found.contains(pair)));
+        }
+    }
+
+    #[test]
+    fn what_is_held_out_is_the_end_of_each_file_and_not_trained_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = vec![folder.path().join("t")];
+        std::fs::write(&file[0], (0..100).collect::<Vec<u8>>()).unwrap();
+        let card = card(text(8, Some(4), Some(0.25)));
+        let open = |share| TextSet::open(&card, &file, share, None);
+        let (train, test) = (open(Share::Train).unwrap(), open(Share::HeldOut).unwrap());
+        assert_eq!(pairs(&train).iter().map(|p| p.1).max(), Some(74));
+        assert_eq!(pairs(&test), (75..99).map(|i| (i, i + 1)).collect::<Vec<_>>());
+        assert_ne!(train.fingerprint(), test.fingerprint());
+        std::fs::write(&file[0], [1, 2, 3]).unwrap();
+        let error = open(Share::HeldOut).err().unwrap().to_string();
+        assert!(error.contains("has 0 of its 3 tokens in the held-out share"), "{error}");
+    }
+}
