@@ -11,6 +11,9 @@ mod common;
 mod golden;
 #[path = "readers/museum.rs"]
 mod museum;
+#[cfg(feature = "parquet")]
+#[path = "readers/parquet.rs"]
+mod parquet;
 #[path = "readers/pictures.rs"]
 mod pictures;
 #[path = "readers/ranks.rs"]

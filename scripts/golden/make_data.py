@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Writes the small data sets of tests/golden/data and what the Python libraries for them read.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow, safetensors, webdataset)
+    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow, pyarrow, safetensors, webdataset)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
 no other order of the numbers has. Everything comes from fixed seeds.
 """
 
+import decimal
 import io
 import json
 import pathlib
@@ -253,10 +254,58 @@ def tables(folder, rng):
     case("table.tsv", data, back[[2, 0, 1]].to_numpy(np.float64), back[3])
 
 
+def parquet(folder, rng):
+    n = 40
+    frame = pd.DataFrame(
+        {
+            "small": rng.integers(-128, 128, n).astype(np.int8),
+            "large": rng.integers(-(2**53), 2**53, n),
+            "unsigned": rng.integers(0, 2**32, n).astype(np.uint32),
+            "half": rng.standard_normal(n).astype(np.float16),
+            "single": (rng.standard_normal(n) * 1e-3).astype(np.float32),
+            "double": np.where(rng.random(n) < 0.2, np.nan, rng.standard_normal(n) * 1e9),
+            "flag": rng.random(n) < 0.5,
+            "colour": pd.Categorical(np.array(["red", "blue", "gr\u00fcn"])[rng.integers(0, 3, n)]),
+            "day": pd.to_datetime(rng.integers(0, 20000, n), unit="D").date,
+            "price": [decimal.Decimal(int(v)).scaleb(-2) for v in rng.integers(-9999, 9999, n)],
+            "list": [[1, 2]] * n,
+            "species": np.array(["wolf", "fox", "owl"])[rng.integers(0, 3, n)],
+        }
+    )
+    files = []
+    for i, (codec, version, group) in enumerate(
+        [("snappy", "1.0", 5), ("zstd", "2.0", 100), ("gzip", "1.0", 100), ("lz4", "2.0", 3), ("none", "1.0", 100)]
+    ):
+        name = f"table-{codec}.parquet"
+        part = frame[8 * i : 8 * i + 8]
+        part.to_parquet(
+            folder / name,
+            index=False,
+            compression=codec,
+            data_page_version=version,
+            row_group_size=group,
+            use_dictionary=codec != "gzip",
+            write_page_checksum=codec == "snappy",
+        )
+        files.append(name)
+    back = pd.concat([pd.read_parquet(folder / name) for name in files])
+    numbers = ["double", "small", "large", "unsigned", "half", "single", "flag", "price"]
+    x = back[numbers].astype(np.float64)
+    x["double"] = (x["double"].fillna(7) - 3) / 1e8
+    x["day"] = (pd.to_datetime(back["day"]) - pd.Timestamp(0)).dt.days
+    colours = pd.get_dummies(back["colour"].astype(str))
+    columns = [{"name": name, "kind": "numeric"} for name in [*numbers, "day"]]
+    columns[0] |= {"fill": "7", "mean": 3, "std": 1e8}
+    columns += [{"name": "colour", "kind": "category"}, {"name": "species", "kind": "label"}]
+    data = {"format": "parquet", "train": {"files": files}, "classes": 3, "csv": {"columns": columns}}
+    x = pd.concat([x, colours], axis=1).to_numpy(np.float64)
+    case("parquet", data, x, back["species"].astype("category").cat.codes)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy, tensors, pictures, shards, tables]:
+    for make in [cifar, npy, tensors, pictures, shards, tables, parquet]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

@@ -4,7 +4,7 @@ use crate::collective::Group;
 use crate::comm::{self, launcher};
 use crate::error::Error;
 use crate::train::postmortem;
-use crate::util::{allocator, human, processes, whereabouts};
+use crate::util::{allocator, human, panics, processes, whereabouts};
 use std::io::Write;
 use std::time::Duration;
 
@@ -93,6 +93,9 @@ fn end_exhausted(size: usize) -> ! {
 
 fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
+        if panics::expected() {
+            return;
+        }
         let payload = info.payload();
         let words = payload
             .downcast_ref::<&str>()

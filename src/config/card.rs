@@ -79,7 +79,7 @@ pub struct Data {
     /// Pixels, if they are bytes, become (pixel / 255 − mean) / std; other numbers (x − mean) / std.
     #[serde(default)]
     pub normalize: Normalize,
-    /// How the rows of tables become samples (csv).
+    /// How the rows of tables become samples (csv, parquet).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<Csv>,
     /// How pictures become samples (folder, tar).

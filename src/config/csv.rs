@@ -3,17 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the rows of CSV files become samples.
+/// How the rows of tables become samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Csv {
-    /// Whether the first row of each file names the columns; else a column's name is its number, from 1.
+    /// (csv) Whether the first row of each file names the columns; else a column's name is its number, from 1.
     #[serde(default = "default_header")]
     pub header: bool,
-    /// The character between cells.
+    /// (csv) The character between cells.
     #[serde(default = "default_delimiter")]
     pub delimiter: String,
-    /// The character around cells that hold delimiters, quotes (doubled) or line breaks; empty for none.
+    /// (csv) The character around cells that hold delimiters, quotes (doubled) or line breaks; empty for none.
     #[serde(default = "default_quote")]
     pub quote: String,
     /// Texts that stand for a missing value; an empty cell always does.
@@ -109,6 +109,20 @@ impl Csv {
             }
         }
         found
+    }
+}
+
+impl Csv {
+    /// What a table that is no text may not have: the field, and what is wrong with it.
+    pub(super) fn problems_of_parquet(&self) -> Vec<(String, String)> {
+        let given = [
+            ("header", self.header != default_header()),
+            ("delimiter", self.delimiter != default_delimiter()),
+            ("quote", self.quote != default_quote()),
+        ];
+        let what = "is not used by data.format `parquet`; remove it";
+        let given = given.into_iter().filter(|(_, given)| *given);
+        given.map(|(field, _)| (format!("data.csv.{field}"), what.to_owned())).collect()
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Format {
     Cifar100Coarse,
     /// Tables as text: `files`, with the columns in `data.csv`.
     Csv,
+    /// Tables in Apache Parquet files: `files`, with the columns in `data.csv`.
+    Parquet,
     /// PNG and JPEG pictures: `folder`, with a folder in it for each class, or with a CSV, `labels`.
     Folder,
     /// NumPy arrays: `images` and `labels`.
@@ -44,6 +46,7 @@ impl Format {
             Format::Cifar100 => "cifar100",
             Format::Cifar100Coarse => "cifar100-coarse",
             Format::Csv => "csv",
+            Format::Parquet => "parquet",
             Format::Folder => "folder",
             Format::Npy => "npy",
             Format::Safetensors => "safetensors",
@@ -61,6 +64,7 @@ impl Format {
             | Format::Cifar100
             | Format::Cifar100Coarse
             | Format::Csv
+            | Format::Parquet
             | Format::Safetensors
             | Format::Tar
             | Format::Text
@@ -85,7 +89,7 @@ pub struct Split {
     /// Folder of pictures (folder).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// Files that follow one another (cifar10, cifar100, csv, safetensors, tar, text, tokens).
+    /// Files that follow one another (cifar10, cifar100, csv, parquet, safetensors, tar, text, tokens).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
 }
@@ -128,6 +132,7 @@ impl Data {
     /// What is wrong with the fields taken together, each with its path.
     pub(super) fn problems(&self) -> Vec<(String, String)> {
         let mut found = self.problems_of_files();
+        let table = matches!(self.format, Format::Csv | Format::Parquet);
         let mut refuse_if = |wrong: bool, field: &str, what: &str| {
             if wrong {
                 found.push((field.to_owned(), what.to_owned()));
@@ -156,19 +161,19 @@ impl Data {
             "is the same tensor as images",
         );
         refuse_if(
-            self.csv.is_some() && self.format != Format::Csv,
+            self.csv.is_some() && !table,
             "data.csv",
-            "is used by data.format `csv` only; remove it",
+            "is used by data.format `csv` and `parquet` only; remove it",
         );
         refuse_if(
-            self.csv.is_none() && self.format == Format::Csv,
+            self.csv.is_none() && table,
             "data.csv",
             "is missing; say which columns are used",
         );
         refuse_if(
-            self.format == Format::Csv && self.normalize != Normalize::default(),
+            table && self.normalize != Normalize::default(),
             "data.normalize",
-            "is not used by data.format `csv`; give columns `mean` and `std`",
+            "is not used by tables (csv, parquet); give columns `mean` and `std`",
         );
         refuse_if(
             pictures.filter.is_some() && pictures.resize.is_none(),
@@ -178,6 +183,9 @@ impl Data {
         if let Some(csv) = &self.csv {
             let problems = csv.problems().into_iter();
             found.extend(problems.map(|(field, what)| (format!("data.csv.{field}"), what)));
+            if self.format == Format::Parquet {
+                found.extend(csv.problems_of_parquet());
+            }
         }
         found
     }

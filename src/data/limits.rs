@@ -30,6 +30,12 @@ pub const TABLE_FEATURES: usize = 65_536;
 /// Bytes of features of one part of a table that each rank keeps in memory.
 pub const TABLE_MEMORY: usize = 256 << 20;
 
+/// Rows that a Parquet file may declare whatever its size, and for each of its bytes beyond: columns of few
+/// values pack to a fraction of a bit per row.
+pub const PARQUET_ROWS_ALWAYS: u64 = 1 << 20;
+/// See above.
+pub const PARQUET_ROWS_PER_BYTE: u64 = 64;
+
 /// Files in a folder; each takes about 100 bytes of memory.
 pub const FOLDER_FILES: usize = 10_000_000;
 

@@ -10,6 +10,7 @@ pub mod flight;
 pub mod human;
 pub mod label;
 pub mod malloc;
+pub mod panics;
 pub mod processes;
 pub mod processor;
 pub mod restart;

@@ -296,7 +296,7 @@ fn a_card_that_does_not_describe_a_table_is_told_all_that_is_wrong() {
     museum.refuses(&none, 78, &["data.csv: is missing; say which columns are used"]);
     let mut pixels = sound();
     pixels["normalize"] = json!({"mean": 0.5});
-    museum.refuses(&pixels, 78, &["data.normalize: is not used by data.format `csv`"]);
+    museum.refuses(&pixels, 78, &["data.normalize: is not used by tables (csv, parquet)"]);
     let number =
         |name: &str| json!([{"name": name, "kind": "numeric"}, {"name": "3", "kind": "label"}]);
     let headless = |name| data(json!({"columns": number(name), "header": false}));

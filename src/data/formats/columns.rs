@@ -3,11 +3,16 @@
 use super::names::{Classes, Names, list};
 use super::rows::{Dialect, Rows, text, wrong_at};
 use super::source::Source;
-use crate::config::{Column, ColumnKind, Csv, Data};
+use crate::config::{Column, ColumnKind, Csv, Data, Format};
 use crate::data::limits;
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Takes a row and which of its cells the wanted columns are; says whether it wants to see more, or what is
+/// wrong with the row.
+pub type Visit<'a> = &'a mut dyn FnMut(&ByteRecord, &[usize]) -> std::result::Result<bool, String>;
 
 /// What the cells of a row become.
 #[derive(Debug)]
@@ -111,6 +116,11 @@ impl Columns {
     /// [`Error::Data`] if a column is not there, or twice.
     pub fn cells(&self, rows: &mut Rows, header: bool) -> Result<Vec<usize>> {
         cells(&self.names, rows, header)
+    }
+
+    /// The names of the columns, in the card's order.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Writes the features of a row and gives its label.
@@ -217,15 +227,9 @@ fn find_values(wanted: &Csv, card: &Data) -> Result<Vec<BTreeSet<String>>> {
         return Ok(found);
     }
     for path in &card.train.files {
-        let source = Source::open(path)?;
-        source.refuse_gzip()?;
-        let mut rows = Rows::of(&source, Dialect::of(wanted));
-        let cells = cells(&names, &mut rows, wanted.header)?;
-        while let Some((at, row)) = rows.next_row()? {
-            for ((values, &cell), name) in found.iter_mut().zip(&cells).zip(&names) {
-                let wrong = |what| {
-                    wrong_at(&source, at, format!("column `{}`: {what}", name.escape_debug()))
-                };
+        scan(card, wanted, path, &names, &mut |row, cells| {
+            for ((values, &cell), name) in found.iter_mut().zip(cells).zip(&names) {
+                let wrong = |what| format!("column `{}`: {what}", name.escape_debug());
                 let Some(text) = present(row, cell, &wanted.missing).map_err(wrong)? else {
                     continue;
                 };
@@ -237,7 +241,25 @@ fn find_values(wanted: &Csv, card: &Data) -> Result<Vec<BTreeSet<String>>> {
                     return Err(wrong(format!("more than {most} values; is it a number?")));
                 }
             }
-        }
+            Ok(true)
+        })?;
     }
     Ok(found)
+}
+
+/// Shows `visit` the rows of a file of the card's format.
+fn scan(card: &Data, wanted: &Csv, path: &Path, names: &[String], visit: Visit) -> Result<()> {
+    if card.format == Format::Parquet {
+        return super::scan_parquet(path, names, visit);
+    }
+    let source = Source::open(path)?;
+    source.refuse_gzip()?;
+    let mut rows = Rows::of(&source, Dialect::of(wanted));
+    let cells = cells(names, &mut rows, wanted.header)?;
+    while let Some((at, row)) = rows.next_row()? {
+        if !visit(row, &cells).map_err(|what| wrong_at(&source, at, what))? {
+            break;
+        }
+    }
+    Ok(())
 }

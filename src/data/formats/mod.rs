@@ -11,6 +11,8 @@
 //! | [`shards`], [`archive`] | pictures and labels in tar archives; the members of one |
 //! | [`table`], [`columns`], [`rows`] | CSV files; what the cells of a row become; one row after another |
 //! | [`text`] | text and files of tokens, window by window |
+//! | `parquet` | Apache Parquet files (cargo feature `parquet`) |
+//! | [`store`] | rows in memory or in a temporary file |
 //! | [`names`] | labels and categories that are names |
 //! | [`source`] | an open file whose samples are read from their places |
 
@@ -21,10 +23,13 @@ pub mod columns;
 pub mod folder;
 pub mod names;
 pub mod npy;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod picture;
 pub mod rows;
 pub mod shards;
 pub mod source;
+pub mod store;
 pub mod table;
 pub mod tensors;
 pub mod text;
@@ -51,6 +56,7 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
         Format::Cifar100 => cifar(cifar::Labels::Fine)?,
         Format::Cifar100Coarse => cifar(cifar::Labels::Coarse)?,
         Format::Csv => Arc::new(table::Table::open(card, split, limit, limits::TABLE_MEMORY)?),
+        Format::Parquet => open_parquet(card, split, limit)?,
         Format::Folder => Arc::new(folder::Folder::open(card, split, limit)?),
         Format::Tar => Arc::new(shards::Shards::open(card, split, limit)?),
         Format::Text | Format::Tokens => {
@@ -64,6 +70,32 @@ pub(super) fn open(card: &Data, split: &Split, limit: Option<usize>) -> Result<S
             Arc::new(arrays::ArraySet::open(x?, &y?, card.classes, card.normalize, limit)?)
         }
     })
+}
+
+#[cfg(feature = "parquet")]
+fn open_parquet(card: &Data, split: &Split, limit: Option<usize>) -> Result<SharedDataset> {
+    Ok(Arc::new(parquet::ParquetSet::open(card, split, limit, limits::TABLE_MEMORY)?))
+}
+
+#[cfg(feature = "parquet")]
+use parquet::scan as scan_parquet;
+
+#[cfg(not(feature = "parquet"))]
+fn open_parquet(_: &Data, _: &Split, _: Option<usize>) -> Result<SharedDataset> {
+    Err(without_parquet())
+}
+
+#[cfg(not(feature = "parquet"))]
+fn scan_parquet(_: &Path, _: &[String], _: columns::Visit) -> Result<()> {
+    Err(without_parquet())
+}
+
+#[cfg(not(feature = "parquet"))]
+fn without_parquet() -> Error {
+    Error::Config(
+        "data.format: this program was built without `parquet`; build it with --features parquet"
+            .to_owned(),
+    )
 }
 
 /// Opens the share of the training text that is held out for evaluation.
