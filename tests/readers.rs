@@ -9,6 +9,8 @@ mod cifar;
 mod common;
 #[path = "readers/golden.rs"]
 mod golden;
+#[path = "readers/memory.rs"]
+mod memory;
 #[path = "readers/museum.rs"]
 mod museum;
 #[cfg(feature = "parquet")]

@@ -30,6 +30,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Clean, deduplicate, split and count pictures or tables, and write files to train on.
     Prepare(PrepareArgs),
+    /// Show what is in a data set: counts, statistics, a few samples.
+    Inspect(InspectArgs),
     /// Check this machine, the launcher and MPI, and test every collective on the ranks at hand.
     Doctor,
     /// Measure all-reduce, training steps and optimizers on the ranks at hand, beside their limits.
@@ -45,6 +47,22 @@ pub struct DiffArgs {
     pub a: PathBuf,
     /// Another run folder.
     pub b: PathBuf,
+}
+
+/// `annulus inspect`.
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// A card, its `data` section alone, or a folder that `annulus prepare` has written.
+    pub data: PathBuf,
+    /// Change an option of the card; may be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// How many of the first samples to show
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub samples: usize,
+    /// Write pictures as a PNG instead of showing them on a terminal with colours
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
 }
 
 /// `annulus prepare`. Interrupted, the same command goes on; the result is the same at any rank count.

@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod ending;
 mod eval;
+mod inspect;
 mod prepare;
 mod train;
 
@@ -32,6 +33,9 @@ pub fn run() -> ExitCode {
         return diff::run(args);
     }
     ending::install_hooks();
+    if let Ok(Args { command: Command::Inspect(args) }) = &args {
+        return inspect::run(args);
+    }
     // What prepares data can be ended at any moment: nothing waits for a good one to leave.
     let prepares = matches!(&args, Ok(Args { command: Command::Prepare(_), .. }));
     if !prepares && let Err(error) = crate::train::hear_signals() {
@@ -77,6 +81,6 @@ fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
         Command::Prepare(args) => prepare::run(args, group),
         Command::Doctor => doctor::run(group),
         Command::Bench(args) => bench::run(args, group),
-        Command::Diff(_) => Ok(()),
+        Command::Diff(_) | Command::Inspect(_) => Ok(()),
     }
 }

@@ -59,7 +59,32 @@ impl Card {
     /// # Errors
     /// As [`Card::load`].
     pub fn load_with_places(path: &Path, sets: &[String]) -> Result<(Card, Places)> {
+        Card::of_text(path, json::read(path)?, sets)
+    }
+
+    /// The same of a file that may have the `data` section of a card alone; the rest of the card then has no
+    /// meaning.
+    ///
+    /// # Errors
+    /// As [`Card::load`].
+    pub fn load_data(path: &Path, sets: &[String]) -> Result<(Card, Places)> {
         let text = json::read(path)?;
+        let alone = json::parse(&text)
+            .is_ok_and(|value| value.get("format").is_some() && value.get("data").is_none());
+        if !alone {
+            return Card::of_text(path, text, sets);
+        }
+        let model = match json::parse(&text).is_ok_and(|value| value.get("text").is_some()) {
+            true => r#"{"kind": "gpt", "width": 1, "layers": 1, "heads": 1}"#,
+            false => r#"{"kind": "mlp"}"#,
+        };
+        // Around it on its own lines, so that every line keeps its number.
+        let train = r#"{"global_batch": 1, "epochs": 1}"#;
+        let whole = format!(r#"{{"model": {model}, "train": {train}, "data": {text}}}"#);
+        Card::of_text(path, whole, sets)
+    }
+
+    fn of_text(path: &Path, text: String, sets: &[String]) -> Result<(Card, Places)> {
         let mut card = json::parse(&text)
             .map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
         let mut places = Places::of_text(path, &text);

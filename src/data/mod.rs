@@ -12,6 +12,7 @@
 //! | [`augment`] | random changes of training images |
 //! | [`prefetch`] | a thread that prepares batches ahead |
 //! | [`prepare`] | raw material becomes parts to train on |
+//! | [`facts`] | what is in a data set, for people |
 //! | [`limits`] | caps on what a file may ask for |
 //!
 //! To add a format: a file in [`formats`] with a type that implements [`Dataset`], a variant of
@@ -20,6 +21,7 @@
 pub mod augment;
 pub mod batch;
 pub mod cut;
+pub mod facts;
 pub mod formats;
 pub mod idx;
 pub mod images;
@@ -89,6 +91,14 @@ pub trait Dataset: Send + Sync {
         let label = self.read(index, out)?;
         labels.fill(label);
         Ok(())
+    }
+
+    /// Sample `index` as people read it, where it is text.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    fn as_text(&self, _index: usize) -> Result<Option<String>> {
+        Ok(None)
     }
 
     /// The label of sample `index` alone.

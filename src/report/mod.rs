@@ -1,6 +1,7 @@
 //! What a run tells: files for programs, lines for people. Rank 0 writes; the others are silent.
 
 pub mod console;
+pub mod gallery;
 pub mod heartbeat;
 pub mod ledger;
 pub mod lines;

@@ -163,6 +163,14 @@ impl Dataset for TextSet {
         Ok(())
     }
 
+    fn as_text(&self, index: usize) -> Result<Option<String>> {
+        let (part, range) =
+            self.window(index).ok_or_else(|| super::no_sample(index, self.windows))?;
+        let mut tokens = vec![0; (range.end - range.start) as usize];
+        part.tokens.read(range.start, &mut tokens)?;
+        Ok(part.tokens.text(&tokens))
+    }
+
     fn fingerprint(&self) -> String {
         let mut hash = blake3::Hasher::new();
         hash.update(format!("{:?} {} {}", self.shape, self.stride, self.windows).as_bytes());

@@ -109,6 +109,18 @@ impl Tokens {
         }
     }
 
+    /// What tokens stand for, unless they are just numbers.
+    pub fn text(&self, tokens: &[u32]) -> Option<String> {
+        match &self.encoding {
+            Encoding::Bytes => {
+                let bytes: Vec<u8> = tokens.iter().map(|&token| token as u8).collect();
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Encoding::Ids(_) => None,
+            Encoding::Characters(known, _) => Some(known.text(tokens)),
+        }
+    }
+
     /// Takes all of the file into `hash`, and what its tokens are.
     ///
     /// # Errors

@@ -55,6 +55,11 @@ impl Characters {
         })
     }
 
+    /// The characters with these numbers.
+    pub fn text(&self, ids: &[u32]) -> String {
+        ids.iter().filter_map(|&id| self.sorted.get(id as usize)).collect()
+    }
+
     /// All of them, in order.
     pub fn to_text(&self) -> String {
         self.sorted.iter().collect()
