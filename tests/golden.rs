@@ -87,6 +87,13 @@ fn adam_follows_pytorch_for_ten_steps() {
 }
 
 #[test]
+fn rmsprop_lion_lamb_and_lars_follow_pytorch_for_ten_steps() {
+    for name in ["rmsprop", "rmsprop_momentum", "lion", "lamb", "lars"] {
+        follow_the_trajectory(name);
+    }
+}
+
+#[test]
 fn adamw_follows_pytorch_for_ten_steps() {
     for name in ["adamw", "adamw_betas"] {
         follow_the_trajectory(name);

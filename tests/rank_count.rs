@@ -116,6 +116,12 @@ fn dropout_accumulation_clipping_and_every_optimizer_keep_the_promise() {
     ];
     same_run_at_any_rank_count(Mpi::Open, &[2, 3], &[&common[..], &sgd].concat());
     same_run_at_any_rank_count(Mpi::Open, &[3], &[&common[..4], &adam[..1]].concat());
+    let lamb = [
+        "optimizer={\"kind\":\"lamb\",\"lr\":0.01,\"weight_decay\":0.01,\"groups\":[{\"parameters\":\
+         [\"*.bias\"],\"weight_decay\":0}]}",
+        "schedule={\"kind\":\"one-cycle\"}",
+    ];
+    same_run_at_any_rank_count(Mpi::Open, &[3], &[&common[..4], &lamb].concat());
 }
 
 #[test]

@@ -130,6 +130,13 @@ fn a_gpt_that_is_killed_and_goes_on_with_other_ranks_ends_with_the_same_bits() {
     assert_same_bits(&whole, &broken);
 }
 
+#[test]
+fn lion_whose_steps_follow_signs_alone_is_the_same_bits_too() {
+    let sets =
+        ["train.max_steps=30", "optimizer={\"kind\":\"lion\",\"lr\":0.0005,\"weight_decay\":0.1}"];
+    same_bits_at("lenet-mnist.json", &[(Mpi::Open, 3)], &sets);
+}
+
 /// Every transform, classes drawn equally often, smoothed labels.
 const CHANGED: [&str; 4] = [
     "data.augment=[{\"kind\":\"shift\",\"pixels\":2},{\"kind\":\"crop\",\"pixels\":1},\

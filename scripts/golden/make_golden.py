@@ -26,8 +26,80 @@ OPTIMIZERS = {
     "adam_decay": dict(kind="adam", lr=0.01, weight_decay=0.1, betas=[0.8, 0.95], eps=1e-6),
     "adamw": dict(kind="adamw", lr=0.01, weight_decay=0.1),
     "adamw_betas": dict(kind="adamw", lr=0.02, weight_decay=0.01, betas=[0.85, 0.98], eps=1e-5),
+    "rmsprop": dict(kind="rmsprop", lr=0.01),
+    "rmsprop_momentum": dict(kind="rmsprop", lr=0.01, momentum=0.9, alpha=0.95, eps=1e-6, weight_decay=0.05),
+    "lion": dict(kind="lion", lr=0.01, weight_decay=0.1),
+    "lamb": dict(kind="lamb", lr=0.02, weight_decay=0.01),
+    "lars": dict(kind="lars", lr=2.0, momentum=0.9, weight_decay=0.01, trust=0.01),
 }
-CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class Lion(torch.optim.Optimizer):
+    """Algorithm 2 of Chen et al. (2023), of PyTorch's operations."""
+
+    def __init__(self, params, lr, betas=(0.9, 0.99), weight_decay=0.0, foreach=False):
+        super().__init__(params, dict(lr=lr))
+        self.betas, self.decay = betas, weight_decay
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                update = (self.betas[0] * m + (1 - self.betas[0]) * p.grad).sign()
+                p.mul_(1 - group["lr"] * self.decay).sub_(group["lr"] * update)
+                m.mul_(self.betas[1]).add_((1 - self.betas[1]) * p.grad)
+
+
+class Lamb(torch.optim.Optimizer):
+    """Algorithm 2 of You et al. (2020) with bias correction."""
+
+    def __init__(self, params, lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, foreach=False):
+        super().__init__(params, dict(lr=lr))
+        self.betas, self.eps, self.decay, self.t = betas, eps, weight_decay, 0
+
+    @torch.no_grad()
+    def step(self):
+        self.t += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                v = self.state[p].setdefault("v", torch.zeros_like(p))
+                m.mul_(self.betas[0]).add_((1 - self.betas[0]) * p.grad)
+                v.mul_(self.betas[1]).add_((1 - self.betas[1]) * p.grad**2)
+                corrected = [x / (1 - b**self.t) for x, b in zip([m, v], self.betas)]
+                r = corrected[0] / (corrected[1].sqrt() + self.eps) + self.decay * p
+                trust = p.norm() / r.norm() if p.norm() > 0 and r.norm() > 0 else 1.0
+                p.sub_(group["lr"] * trust * r)
+
+
+class Lars(torch.optim.Optimizer):
+    """You, Gitman and Ginsburg (2017), the rate of each tensor inside the momentum."""
+
+    def __init__(self, params, lr, momentum=0.0, trust=1e-3, eps=1e-8, weight_decay=0.0, foreach=False):
+        super().__init__(params, dict(lr=lr))
+        self.momentum, self.trust, self.eps, self.decay = momentum, trust, eps, weight_decay
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                b = self.state[p].setdefault("b", torch.zeros_like(p))
+                values, gradient = p.norm(), p.grad.norm()
+                own = self.trust * values / (gradient + self.decay * values + self.eps)
+                b.mul_(self.momentum).add_(own * (p.grad + self.decay * p))
+                p.sub_(group["lr"] * b)
+
+
+CLASSES = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "lion": Lion,
+    "lamb": Lamb,
+    "lars": Lars,
+}
 
 
 def save(path, tensors, about):

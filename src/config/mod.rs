@@ -8,7 +8,9 @@
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `text` | how text becomes samples |
 //! | `members` | which parts of a file are the samples |
-//! | `training` | optimizer, schedule, the loop |
+//! | `optimizer` | how parameters are updated |
+//! | `training` | the loop |
+//! | `schedule` | the learning rate over the run |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
 //! | `running` | communication, reports, faults |
@@ -29,6 +31,7 @@ mod formats;
 mod guards;
 pub(crate) mod json;
 mod members;
+mod optimizer;
 mod parse;
 mod pictures;
 mod places;
@@ -36,6 +39,7 @@ mod reproducible;
 pub mod results;
 mod rules;
 mod running;
+mod schedule;
 mod schema;
 mod set;
 #[cfg(test)]
@@ -50,11 +54,13 @@ pub use csv::*;
 pub use formats::*;
 pub use guards::*;
 pub use members::*;
+pub use optimizer::*;
 pub use parse::Problem;
 pub use pictures::*;
 pub use places::Places;
 pub use reproducible::Reproducible;
 pub use running::*;
+pub use schedule::*;
 pub use schema::schema;
 pub use text::*;
 pub use training::*;

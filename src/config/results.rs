@@ -1,6 +1,6 @@
 //! Which fields of a card decide the results of a run: those that a resumed run may not change.
 
-use super::{Card, ScheduleKind, SpikeAction};
+use super::{Card, SpikeAction};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub fn decides(card: &Card, path: &str) -> bool {
         path.strip_prefix(*free).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     if LENGTH.contains(&path) {
-        return card.schedule.kind == ScheduleKind::Cosine;
+        return card.schedule.kind.follows_the_length();
     }
     if REWIND.contains(&path) {
         return card.guards.spike.as_ref().is_some_and(|s| s.action == SpikeAction::Rewind);

@@ -2,8 +2,8 @@
 //! schema (attributes beside the fields).
 
 use super::{
-    Algorithm, Card, FaultKind, FaultPlace, ModelKind, OptimizerKind, Problem, SamplingKind,
-    ScheduleKind, SpikeAction, Wire, text,
+    Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, SpikeAction, Wire,
+    text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -66,23 +66,11 @@ fn unused_options(card: &Card, rules: &mut Rules) {
         rules.refuse_if(given, &[field, kind], &what);
     };
     let o = &card.optimizer;
-    let sgd = o.kind == OptimizerKind::Sgd;
-    for (given, field, users) in [
-        (o.momentum.is_some() && !sgd, "optimizer.momentum", "`sgd`"),
-        (o.nesterov.is_some() && !sgd, "optimizer.nesterov", "`sgd`"),
-        (o.betas.is_some() && sgd, "optimizer.betas", "`adam` and `adamw`"),
-        (o.eps.is_some() && sgd, "optimizer.eps", "`adam` and `adamw`"),
-    ] {
-        unused(rules, given, field, "optimizer.kind", users);
+    for (given, field, users) in o.unused() {
+        unused(rules, given, &format!("optimizer.{field}"), "optimizer.kind", users);
     }
-    let s = &card.schedule;
-    let (cosine, step) = (s.kind == ScheduleKind::Cosine, s.kind == ScheduleKind::Step);
-    for (given, field, users) in [
-        (s.final_fraction.is_some() && !cosine, "schedule.final_fraction", "`cosine`"),
-        (s.step_every.is_some() && !step, "schedule.step_every", "`step`"),
-        (s.gamma.is_some() && !step, "schedule.gamma", "`step`"),
-    ] {
-        unused(rules, given, field, "schedule.kind", users);
+    for (wrong, field, what) in card.schedule.problems() {
+        rules.refuse_if(wrong, &[&format!("schedule.{field}"), "schedule.kind"], &what);
     }
     let hidden = !card.model.hidden.is_empty() && card.model.kind != ModelKind::Mlp;
     unused(rules, hidden, "model.hidden", "model.kind", "`mlp`");
@@ -209,11 +197,6 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         o.nesterov == Some(true) && o.momentum.unwrap_or(0.0) == 0.0,
         &["optimizer.nesterov", "optimizer.momentum", "optimizer.kind"],
         "needs optimizer.momentum above 0",
-    );
-    rules.refuse_if(
-        card.schedule.kind == ScheduleKind::Step && card.schedule.step_every.is_none(),
-        &["schedule.step_every", "schedule.kind"],
-        "is missing; schedule.kind `step` needs the number of steps between two drops",
     );
     for (field, what) in card.data.problems() {
         rules.refuse_if(true, &[&field, "data.format"], &what);

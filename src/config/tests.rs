@@ -53,8 +53,11 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("seed=-1", "seed: -1 is not a whole number, 0 or more"),
         ("optimizer.lr=0", "optimizer.lr: 0 is not a number above 0"),
         ("optimizer.lr=NaN", "optimizer.lr: \"NaN\" is not a number above 0"),
-        ("optimizer.kind=adm", "is not one of `sgd`, `adam`, `adamw`; did you mean `ada"),
-        ("optimizer.momentum=0.9", "optimizer.momentum: is used by `sgd` only"),
+        ("optimizer.kind=adm", "`rmsprop`, `lion`, `lamb`, `lars`; did you mean `adam`"),
+        (
+            "optimizer.momentum=0.9",
+            "optimizer.momentum: is used by `sgd`, `rmsprop` and `lars` only",
+        ),
         ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] is not a list of 2, each a number"),
         ("optimizer.betas=[0.9,1]", "optimizer.betas: [0.9, 1] are not two numbers"),
         ("optimizer.betas=[0.9,\"a\"]", "optimizer.betas.1: \"a\" is not a number"),
@@ -75,6 +78,19 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("model.hidden=[3]", "model.hidden: is used by `mlp` only"),
         ("train.early_stopping.monitor=loss", "train.early_stopping.patience: is missing"),
         ("schedule.kind=step", "schedule.step_every: is missing"),
+        ("schedule.kind=multistep", "schedule.milestones: is missing"),
+        (
+            "schedule={\"kind\":\"multistep\",\"milestones\":[5,5]}",
+            "schedule.milestones: do not rise",
+        ),
+        ("schedule.kind=cosine-restarts", "schedule.cycle_steps: is missing"),
+        (
+            "schedule={\"kind\":\"one-cycle\",\"warmup_steps\":3}",
+            "schedule.warmup_steps: is not for `one-cycle`",
+        ),
+        ("schedule.power=2", "schedule.power: is used by `polynomial` only"),
+        ("optimizer.alpha=0.9", "optimizer.alpha: is used by `rmsprop` only"),
+        ("optimizer.groups=[{\"parameters\":[]}]", "optimizer.groups.0.parameters: "),
         (
             "train.label_smoothing=1",
             "train.label_smoothing: 1 is not a number at least 0 and below",

@@ -1,6 +1,7 @@
 //! Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019), as `torch.optim.Adam` and
 //! `torch.optim.AdamW` (no AMSGrad).
 
+use super::groups::Groups;
 use super::state::{self, Moment};
 use super::{Optimizer, State};
 use crate::config::{self, OptimizerKind};
@@ -12,11 +13,12 @@ pub struct Adam {
     decoupled: bool,
     betas: [f64; 2],
     eps: f64,
-    weight_decay: f64,
+    groups: Groups,
     step: u64,
     exp_avg: Moment,
     exp_avg_sq: Moment,
-    now: Constants,
+    /// Of each group.
+    now: Vec<Constants>,
 }
 
 /// What is equal for all values of a step: computed once, in `f64`, as PyTorch does.
@@ -41,16 +43,16 @@ impl Adam {
     ///
     /// # Errors
     /// When there is no memory for the moments.
-    pub fn new(card: &config::Optimizer, lens: &[usize]) -> Result<Adam> {
+    pub(super) fn new(card: &config::Optimizer, lens: &[usize], groups: Groups) -> Result<Adam> {
         Ok(Adam {
             decoupled: card.kind == OptimizerKind::Adamw,
             betas: card.betas.unwrap_or([0.9, 0.999]),
             eps: card.eps.unwrap_or(1e-8),
-            weight_decay: card.weight_decay,
+            groups,
             step: 0,
             exp_avg: Moment::new("exp_avg", lens)?,
             exp_avg_sq: Moment::new("exp_avg_sq", lens)?,
-            now: Constants::default(),
+            now: Vec::new(),
         })
     }
 }
@@ -60,16 +62,17 @@ impl Optimizer for Adam {
         self.step += 1;
         let correction = |beta: f64| 1.0 - beta.powf(self.step as f64);
         let root = correction(self.betas[1]).sqrt();
-        let (keep, couple) = match self.decoupled {
-            true => (1.0 - lr * self.weight_decay, 0.0),
-            false => (1.0, self.weight_decay),
-        };
-        self.now = Constants {
-            step_size: (lr / correction(self.betas[0]) * root) as f32,
-            eps: (self.eps * root) as f32,
-            keep: keep as f32,
-            couple: couple as f32,
-        };
+        self.now = self.groups.each(|factor, decay| {
+            let lr = lr * factor;
+            let (keep, couple) =
+                if self.decoupled { (1.0 - lr * decay, 0.0) } else { (1.0, decay) };
+            Constants {
+                step_size: (lr / correction(self.betas[0]) * root) as f32,
+                eps: (self.eps * root) as f32,
+                keep: keep as f32,
+                couple: couple as f32,
+            }
+        });
     }
 
     fn update(&mut self, i: usize, theta: &mut [f32], grad: &[f32], scale: f32) {
@@ -78,7 +81,7 @@ impl Optimizer for Adam {
         assert_eq!(theta.len(), m.len(), "parameter {i}: values and moments");
         // 1 − β is rounded once, from f64: 1 − 0.999 in f32 would be off by 5e-5 of itself.
         let new = self.betas.map(|beta| (1.0 - beta) as f32);
-        update(self.now, new, self.betas[1] as f32, theta, grad, scale, m, v);
+        update(self.now[self.groups.of(i)], new, self.betas[1] as f32, theta, grad, scale, m, v);
     }
 
     fn name(&self) -> &'static str {

@@ -5,13 +5,25 @@
 //! million parameters.
 
 mod adam;
+mod groups;
+mod lamb;
+mod lars;
+mod lion;
+mod norm;
+mod rmsprop;
 mod sgd;
 mod state;
 
 use crate::config::{self, OptimizerKind};
 use crate::error::Result;
 
+use groups::Groups;
+
 pub use adam::Adam;
+pub use lamb::Lamb;
+pub use lars::Lars;
+pub use lion::Lion;
+pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 pub use state::State;
 
@@ -27,7 +39,7 @@ pub trait Optimizer: Send {
     /// When the lengths are not those that the optimizer was built for.
     fn update(&mut self, i: usize, theta: &mut [f32], grad: &[f32], scale: f32);
 
-    /// Its name in cards and checkpoints: `sgd`, `adam`, `adamw`.
+    /// Its name in cards and checkpoints: `sgd`, `adam`, `adamw`, ….
     fn name(&self) -> &'static str;
 
     /// A copy of everything it remembers between steps.
@@ -45,14 +57,32 @@ pub trait Optimizer: Send {
     fn load_state(&mut self, state: State) -> Result<()>;
 }
 
-/// Makes the optimizer that a card names, for parameters of the given lengths.
+/// Makes the optimizer that a card names, for parameters of the given lengths and without names: a card with
+/// groups has nothing to choose from.
 ///
 /// # Errors
-/// When there is no memory for its moments.
+/// As [`build_for`].
 pub fn build(card: &config::Optimizer, lens: &[usize]) -> Result<Box<dyn Optimizer>> {
+    build_for(card, &vec![""; lens.len()], lens)
+}
+
+/// Makes the optimizer that a card names, for parameters of the given names and lengths.
+///
+/// # Errors
+/// When a group of the card has no parameter, or there is no memory for the moments.
+pub fn build_for(
+    card: &config::Optimizer,
+    names: &[&str],
+    lens: &[usize],
+) -> Result<Box<dyn Optimizer>> {
+    let groups = Groups::new(card, names)?;
     Ok(match card.kind {
-        OptimizerKind::Sgd => Box::new(Sgd::new(card, lens)?),
-        OptimizerKind::Adam | OptimizerKind::Adamw => Box::new(Adam::new(card, lens)?),
+        OptimizerKind::Sgd => Box::new(Sgd::new(card, lens, groups)?),
+        OptimizerKind::Adam | OptimizerKind::Adamw => Box::new(Adam::new(card, lens, groups)?),
+        OptimizerKind::Rmsprop => Box::new(RmsProp::new(card, lens, groups)?),
+        OptimizerKind::Lion => Box::new(Lion::new(card, lens, groups)?),
+        OptimizerKind::Lamb => Box::new(Lamb::new(card, lens, groups)?),
+        OptimizerKind::Lars => Box::new(Lars::new(card, lens, groups)?),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Stochastic gradient descent, as `torch.optim.SGD` (dampening 0).
 
+use super::groups::Groups;
 use super::state::{self, Moment};
 use super::{Optimizer, State};
 use crate::config;
@@ -10,8 +11,9 @@ use crate::util::wide::wide;
 pub struct Sgd {
     momentum: f32,
     nesterov: bool,
-    weight_decay: f32,
-    lr: f32,
+    groups: Groups,
+    /// Learning rate and weight decay of each group.
+    now: Vec<[f32; 2]>,
     step: u64,
     /// Present when momentum is not 0. PyTorch sets it to the first gradient; starting at zero is the
     /// same, as momentum × 0 + g = g.
@@ -24,14 +26,14 @@ impl Sgd {
     ///
     /// # Errors
     /// When there is no memory for the momentum.
-    pub fn new(card: &config::Optimizer, lens: &[usize]) -> Result<Sgd> {
+    pub(super) fn new(card: &config::Optimizer, lens: &[usize], groups: Groups) -> Result<Sgd> {
         let momentum = card.momentum.unwrap_or(0.0) as f32;
         let buffer = (momentum != 0.0).then(|| Moment::new("momentum_buffer", lens)).transpose()?;
         Ok(Sgd {
             momentum,
             nesterov: card.nesterov.unwrap_or(false),
-            weight_decay: card.weight_decay as f32,
-            lr: 0.0,
+            groups,
+            now: Vec::new(),
             step: 0,
             buffer,
         })
@@ -41,12 +43,12 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn begin_step(&mut self, lr: f64) {
         self.step += 1;
-        self.lr = lr as f32;
+        self.now = self.groups.each(|factor, decay| [(lr * factor) as f32, decay as f32]);
     }
 
     fn update(&mut self, i: usize, theta: &mut [f32], grad: &[f32], scale: f32) {
         assert_eq!(theta.len(), grad.len(), "parameter {i}: values and gradient");
-        let (lr, decay, momentum) = (self.lr, self.weight_decay, self.momentum);
+        let ([lr, decay], momentum) = (self.now[self.groups.of(i)], self.momentum);
         let Some(buffer) = &mut self.buffer else {
             return plain(lr, decay, theta, grad, scale);
         };

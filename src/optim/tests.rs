@@ -1,7 +1,7 @@
 //! What every optimizer promises. That they compute what PyTorch computes is in `tests/golden.rs`.
 
 use super::*;
-use crate::config::OptimizerKind::{Adam, Adamw, Sgd};
+use crate::config::OptimizerKind::{Adam, Adamw, Lamb, Lars, Lion, Rmsprop, Sgd};
 
 const LENS: [usize; 3] = [5, 0, 33];
 
@@ -19,6 +19,11 @@ fn cards() -> Vec<config::Optimizer> {
         card(Sgd, Some(0.9), Some(true)),
         card(Adam, None, None),
         card(Adamw, None, None),
+        card(Rmsprop, None, None),
+        card(Rmsprop, Some(0.9), None),
+        card(Lion, None, None),
+        card(Lamb, None, None),
+        card(Lars, Some(0.9), None),
     ]
 }
 
@@ -107,4 +112,29 @@ fn a_parameter_of_another_length_is_refused() {
     let mut rule = build(&cards()[3], &LENS).unwrap();
     rule.begin_step(0.1);
     rule.update(0, &mut [0.0; 4], &[0.0; 4], 1.0);
+}
+
+#[test]
+fn a_group_has_its_own_weight_decay_and_with_factor_0_stays_as_it_is() {
+    for mut card in cards() {
+        let group = |name: &str, weight_decay, lr_factor| config::ParameterGroup {
+            parameters: vec![name.to_owned()],
+            weight_decay,
+            lr_factor,
+        };
+        let names = ["a", "b", "c"];
+        let run = |card: &config::Optimizer| {
+            let (mut values, mut rule) = (values(), build_for(card, &names, &LENS).unwrap());
+            (0..3).for_each(|n| step(&mut *rule, &mut values, n, 1.0));
+            values
+        };
+        let whole = run(&card);
+        card.groups = vec![group("a", None, 0.0), group("c", Some(0.5), 1.0)];
+        let parts = run(&card);
+        assert_eq!(parts[0], values()[0], "{card:?}");
+        assert_ne!(parts[2], whole[2], "{card:?}");
+        card.groups.clear();
+        card.weight_decay = 0.5;
+        assert_eq!(run(&card)[2], parts[2], "{card:?}");
+    }
 }

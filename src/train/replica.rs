@@ -78,7 +78,8 @@ impl Replica {
         let bytes = bucket_bytes(card);
         let params = builder.finish(bytes.first, bytes.others)?;
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
-        let optimizer = optim::build(&card.optimizer, &lens)?;
+        let names: Vec<&str> = params.iter().map(Param::name).collect();
+        let optimizer = optim::build_for(&card.optimizer, &names, &lens)?;
         let (device, shape) = (device.clone(), shape.to_vec());
         let (seed, smoothing) = (card.seed, card.train.label_smoothing);
         Ok(Replica { model, params, optimizer, device, seed, smoothing, shape })
