@@ -114,6 +114,8 @@ impl Training {
             width: None,
             layers: None,
             heads: None,
+            depth: None,
+            norm: None,
         };
         let params = ParamBuilder::new(1, &Device::Cpu);
         let model = model::build(&card, &[1, side, side], 10, &params).unwrap();

@@ -7,6 +7,7 @@
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `text` | how text becomes samples |
+//! | `residual` | what a residual network demands |
 //! | `members` | which parts of a file are the samples |
 //! | `training` | optimizer, schedule, the loop |
 //! | `checkpoint` | when a run is saved, what is kept |
@@ -33,6 +34,7 @@ mod parse;
 mod pictures;
 mod places;
 mod reproducible;
+mod residual;
 pub mod results;
 mod rules;
 mod running;

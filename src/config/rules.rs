@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, OptimizerKind, Problem, SamplingKind,
-    ScheduleKind, SpikeAction, Wire, text,
+    ScheduleKind, SpikeAction, Wire, residual, text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -222,7 +222,7 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         let of_model = ["data.format", "model.kind"];
         rules.refuse_if(wrong, &[&[field], &of_model[..], &["data.text"]].concat(), &what);
     }
-    for (wrong, field, what) in text::problems_of_gpt(card) {
+    for (wrong, field, what) in [text::problems_of_gpt(card), residual::problems(card)].concat() {
         rules.refuse_if(wrong, &[field, "model.kind", "data.format"], &what);
     }
 }

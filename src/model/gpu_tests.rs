@@ -21,6 +21,8 @@ fn classifiers_on_the_gpu_agree_with_the_processor() {
             width: None,
             layers: None,
             heads: None,
+            depth: None,
+            norm: None,
         };
         let build = |params: &ParamBuilder| build(&card, &[1, 28, 28], 10, params);
         check_on_gpu(&[3, 1, 28, 28], ROUNDING, build, |model, x| {

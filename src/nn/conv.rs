@@ -11,6 +11,7 @@ use super::hook::tracked;
 use super::host::{Host, store, sum, values};
 use super::im2col::{Geometry, col2im, im2col};
 use super::params::{Init, Param, ParamBuilder};
+use super::shortcut;
 use crate::config;
 use crate::error::{Error, Result};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
@@ -80,13 +81,20 @@ impl Conv2d {
 
     /// The same of Candle's operations.
     pub(super) fn composed(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let c_out = self.c_out();
+        let (c_out, stride) = (self.c_out(), self.stride);
+        let moves = |n: usize| n + 2 * self.padding - self.kernel();
+        let (down, right) = (moves(x.dim(2)?), moves(x.dim(3)?));
         if x.dim(0)? == 0 {
-            let left = |n: usize| (n + 2 * self.padding - self.kernel()) / self.stride + 1;
-            let shape = (0, c_out, left(x.dim(2)?), left(x.dim(3)?));
+            let shape = (0, c_out, down / stride + 1, right / stride + 1);
             return Tensor::zeros(shape, x.dtype(), x.device());
         }
-        let y = x.conv2d(&tracked(&self.weight)?, self.padding, self.stride, 1, 1)?;
+        let weight = tracked(&self.weight)?;
+        let y = if down % stride == right % stride {
+            x.conv2d(&weight, self.padding, stride, 1, 1)?
+        } else {
+            // Candle's backward pass takes what is left over in the columns to be that of the rows.
+            shortcut::composed(&x.conv2d(&weight, self.padding, 1, 1, 1)?, c_out, stride)?
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(&tracked(bias)?.reshape((1, c_out, 1, 1))?),
             None => Ok(y),

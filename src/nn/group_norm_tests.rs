@@ -1,13 +1,15 @@
 //! What group normalisation promises.
 
 use super::*;
-use crate::nn::testing::{assert_agree, check_layer, gradients, params_of, random_tensor};
+use crate::nn::testing::{
+    assert_agree, check_layer, check_model, gradients, params_of, random_tensor,
+};
 use crate::nn::{ParamBuilder, ParamSet};
 use candle_core::Device;
 
 /// Batch, channels, rows, columns; groups.
 const CASES: [([usize; 4], usize); 5] =
-    [([2, 4, 3, 5], 2), ([1, 6, 4, 4], 6), ([3, 8, 2, 3], 1), ([2, 8, 7, 7], 4), ([1, 4, 1, 1], 2)];
+    [([2, 4, 3, 5], 2), ([1, 6, 4, 4], 6), ([3, 8, 2, 3], 1), ([2, 8, 7, 7], 4), ([1, 4, 1, 5], 2)];
 
 fn layer(groups: usize, channels: usize) -> (ParamSet, GroupNorm) {
     params_of(|b: &ParamBuilder| GroupNorm::new(&b.pp("n"), groups, channels, 1e-5))
@@ -34,8 +36,12 @@ const FORMS: [[Form; 2]; 3] = [
 fn gradients_equal_finite_differences_in_both_forms() {
     for (shape, groups) in &CASES[..4] {
         let (set, norm) = layer(*groups, shape[1]);
-        for form in FORMS.as_flattened() {
+        let [plain, with_relu @ ..] = &FORMS;
+        for form in plain {
             check_layer(&set, shape, 1, |x| form(&norm, x));
+        }
+        for form in with_relu.as_flattened() {
+            check_model(&set, shape, 1, |x| form(&norm, x));
         }
     }
 }

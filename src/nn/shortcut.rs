@@ -28,7 +28,7 @@ pub fn shortcut(x: &Tensor, channels: usize, stride: usize) -> Result<Tensor> {
 }
 
 /// The same of Candle's operations.
-fn composed(x: &Tensor, channels: usize, stride: usize) -> candle_core::Result<Tensor> {
+pub(super) fn composed(x: &Tensor, channels: usize, stride: usize) -> candle_core::Result<Tensor> {
     let (batch, c, rows, cols) = x.dims4()?;
     let (below, across) = (rows.div_ceil(stride), cols.div_ceil(stride));
     if batch == 0 {
