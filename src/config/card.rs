@@ -187,7 +187,8 @@ pub enum ModelKind {
     Gpt,
 }
 
-/// Normalisation of images inside a model.
+/// Normalisation of images inside a model. Batch normalisation is not among them: its running statistics
+/// are a state that checkpoints do not hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
