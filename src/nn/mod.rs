@@ -20,6 +20,7 @@ mod gemm;
 mod gpu_tests;
 mod grads;
 mod group_norm;
+mod groups;
 mod hook;
 mod host;
 mod im2col;
