@@ -27,6 +27,16 @@ const GPT: [&str; 7] = [
     "schedule={\"kind\":\"constant\"}",
 ];
 
+/// A residual network for one epoch of 10 steps, the last with 3 samples, and a bit.
+const RESNET: [&str; 6] = [
+    "data.train_limit=183",
+    "data.test_limit=51",
+    "train.global_batch=20",
+    "train.max_steps=15",
+    "optimizer.lr=0.01",
+    "schedule={\"kind\":\"constant\"}",
+];
+
 fn train(mpi: Mpi, ranks: usize, sets: &[&str], out: &Path) -> Vec<Named> {
     let mut job = under(mpi, ranks).args(["train", &card("lenet-mnist.json"), "--out"]).args([out]);
     for set in UNEVEN.iter().chain(sets) {
@@ -140,6 +150,26 @@ fn a_gpt_weighs_each_token_alike_at_any_rank_count() {
     };
     let (one, one_out) = run(Mpi::Open, 1);
     for (mpi, ranks) in [(Mpi::Open, 2), (Mpi::Open, 3), (Mpi::Mpich, 4)] {
+        let (many, out) = run(mpi, ranks);
+        let difference = difference(&one, &many);
+        assert!(difference < 1e-4, "{ranks} ranks: {difference}");
+        same_losses(&one_out, &out);
+    }
+}
+
+#[test]
+fn a_resnet_is_the_same_at_1_2_3_and_4_ranks() {
+    let folder = tempdir().unwrap();
+    let run = |mpi: Mpi, ranks: usize| {
+        let out = folder.path().join(format!("{mpi:?}{ranks}"));
+        let card = card("resnet8-mnist-quick.json");
+        let job = under(mpi, ranks).args(["train", &card, "--out"]).args([&out]);
+        RESNET.iter().fold(job, |job, set| job.set(set)).succeed();
+        same_bits_on_all_ranks(&out, ranks);
+        (model_file::load(&out.join("model.safetensors")).unwrap(), out)
+    };
+    let (one, one_out) = run(Mpi::Open, 1);
+    for (mpi, ranks) in [(Mpi::Open, 2), (Mpi::Open, 3), (Mpi::Open, 4)] {
         let (many, out) = run(mpi, ranks);
         let difference = difference(&one, &many);
         assert!(difference < 1e-4, "{ranks} ranks: {difference}");

@@ -114,6 +114,19 @@ fn two_hundred_steps_of_a_gpt_on_text_are_the_same_bits_at_1_2_3_4_5_7_and_8_ran
 }
 
 #[test]
+fn forty_steps_of_a_resnet_are_the_same_bits_at_1_2_3_4_and_5_ranks() {
+    let runs = [2, 3, 4, 5].map(|ranks| (Mpi::Open, ranks));
+    let sets = [
+        "data.train_limit=203",
+        "data.test_limit=51",
+        "train.global_batch=27",
+        "train.max_steps=40",
+        "reproducible.leaves=7",
+    ];
+    same_bits_at("resnet8-mnist-quick.json", &runs, &sets);
+}
+
+#[test]
 fn a_gpt_that_is_killed_and_goes_on_with_other_ranks_ends_with_the_same_bits() {
     let folder = tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));

@@ -157,6 +157,13 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub heads: Option<usize>,
+    /// Layers with weights, 6n + 2: 8, 14, 20, 32, 44, 56, … (resnet).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 8, max = 1202))]
+    pub depth: Option<usize>,
+    /// What follows each convolution (resnet); `group` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Norm>,
     /// Share of activations dropped before the last layer while training.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -174,8 +181,20 @@ pub enum ModelKind {
     LeNet5,
     /// Dense layers with ReLU between them.
     Mlp,
+    /// A residual network for small images (He et al., 2016, section 4.2) with group normalisation.
+    ResNet,
     /// A Transformer that predicts the next token, in the form of GPT-2 (Radford et al., 2019).
     Gpt,
+}
+
+/// Normalisation of images inside a model. Batch normalisation is not among them: its running statistics
+/// are a state that checkpoints do not hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// Over groups of channels of one sample (Wu and He, 2018), 8 of them.
+    #[default]
+    Group,
 }
 
 /// Initial distribution of weights.

@@ -7,6 +7,7 @@
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `text` | how text becomes samples |
+//! | `residual` | what a residual network demands |
 //! | `members` | which parts of a file are the samples |
 //! | `optimizer` | how parameters are updated |
 //! | `training` | the loop |
@@ -36,6 +37,7 @@ mod parse;
 mod pictures;
 mod places;
 mod reproducible;
+mod residual;
 pub mod results;
 mod rules;
 mod running;

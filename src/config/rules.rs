@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, SpikeAction, Wire,
-    text,
+    residual, text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -205,7 +205,7 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         let of_model = ["data.format", "model.kind"];
         rules.refuse_if(wrong, &[&[field], &of_model[..], &["data.text"]].concat(), &what);
     }
-    for (wrong, field, what) in text::problems_of_gpt(card) {
+    for (wrong, field, what) in [text::problems_of_gpt(card), residual::problems(card)].concat() {
         rules.refuse_if(wrong, &[field, "model.kind", "data.format"], &what);
     }
 }

@@ -76,6 +76,21 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("data.train.files=[\"a\"]", "data.train.files: is not used by data.format `idx`"),
         ("model.dropout=1", "model.dropout: 1 is not a number at least 0 and below 1"),
         ("model.hidden=[3]", "model.hidden: is used by `mlp` only"),
+        ("model.kind=resnet", "model.depth: is missing; `resnet` needs the number of layers"),
+        ("model.depth=20", "model.depth: is used by `resnet` only"),
+        ("model.norm=group", "model.norm: is used by `resnet` only"),
+        (
+            "model={\"kind\":\"resnet\",\"depth\":21}",
+            "model.depth: 21 is not 6n + 2; the nearest are 20 and 26",
+        ),
+        (
+            "model={\"kind\":\"resnet\",\"depth\":2}",
+            "model.depth: 2 is not a whole number from 8 to 1202",
+        ),
+        (
+            "model={\"kind\":\"resnet\",\"depth\":8,\"norm\":\"batch\"}",
+            "model.norm: \"batch\" is not",
+        ),
         ("train.early_stopping.monitor=loss", "train.early_stopping.patience: is missing"),
         ("schedule.kind=step", "schedule.step_every: is missing"),
         ("schedule.kind=multistep", "schedule.milestones: is missing"),

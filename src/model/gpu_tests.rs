@@ -12,7 +12,11 @@ const ROUNDING: f32 = 2e-4;
 #[ignore = "needs a GPU"]
 fn classifiers_on_the_gpu_agree_with_the_processor() {
     let (samples, labels) = ([4, 5, 6], [3, 9, 0]);
-    for (kind, hidden) in [(ModelKind::LeNet5, vec![]), (ModelKind::Mlp, vec![20, 12])] {
+    for (kind, hidden, depth) in [
+        (ModelKind::LeNet5, vec![], None),
+        (ModelKind::Mlp, vec![20, 12], None),
+        (ModelKind::ResNet, vec![], Some(8)),
+    ] {
         let card = config::Model {
             kind,
             hidden,
@@ -21,6 +25,8 @@ fn classifiers_on_the_gpu_agree_with_the_processor() {
             width: None,
             layers: None,
             heads: None,
+            depth,
+            norm: None,
         };
         let build = |params: &ParamBuilder| build(&card, &[1, 28, 28], 10, params);
         check_on_gpu(&[3, 1, 28, 28], ROUNDING, build, |model, x| {

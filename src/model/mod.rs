@@ -5,6 +5,7 @@ mod gpt;
 mod gpu_tests;
 mod lenet;
 mod mlp;
+mod resnet;
 
 use crate::config::{self, ModelKind};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use candle_core::Tensor;
 pub use gpt::{Gpt, GptShape};
 pub use lenet::LeNet5;
 pub use mlp::Mlp;
+pub use resnet::ResNet;
 
 /// What a forward pass needs to know besides its input.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,7 @@ pub fn build(
             };
             Box::new(LeNet5::new(card, [channels, rows, cols], classes, params)?)
         }
+        ModelKind::ResNet => Box::new(ResNet::new(card, input, classes, params)?),
         ModelKind::Gpt => Box::new(Gpt::build(card, input, classes, params)?),
         ModelKind::Mlp => Box::new(Mlp::new(card, input, classes, params)?),
     })

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Init;
-use crate::nn::testing::{check_model, random_tensor};
+use crate::nn::testing::{check_layer, check_model, random_tensor};
 use crate::nn::{Param, ParamSet, cross_entropy, probe};
 use candle_core::Device;
 
@@ -15,11 +15,19 @@ fn card(kind: ModelKind, hidden: &[usize], dropout: f32) -> config::Model {
         width: None,
         layers: None,
         heads: None,
+        depth: None,
+        norm: None,
     }
 }
 
-fn both(dropout: f32) -> [config::Model; 2] {
-    [card(ModelKind::LeNet5, &[], dropout), card(ModelKind::Mlp, &[20, 12], dropout)]
+fn resnet(depth: usize, dropout: f32) -> config::Model {
+    config::Model { depth: Some(depth), ..card(ModelKind::ResNet, &[], dropout) }
+}
+
+fn all(dropout: f32) -> [config::Model; 3] {
+    let [lenet, mlp] = [(ModelKind::LeNet5, &[][..]), (ModelKind::Mlp, &[20, 12])]
+        .map(|(k, h)| card(k, h, dropout));
+    [lenet, mlp, resnet(8, dropout)]
 }
 
 fn make(card: &config::Model, input: &[usize]) -> (ParamSet, Box<dyn Model>) {
@@ -38,7 +46,7 @@ fn pass(samples: &[u64], train: bool) -> Pass<'_> {
 
 #[test]
 fn parameters_have_pytorchs_names_and_layouts() {
-    let (set, _) = make(&both(0.0)[0], &[1, 28, 28]);
+    let (set, _) = make(&all(0.0)[0], &[1, 28, 28]);
     let found: Vec<_> =
         set.iter().map(|p: &Param| format!("{} {:?}", p.name(), p.tensor().dims())).collect();
     let expected = [
@@ -56,7 +64,7 @@ fn parameters_have_pytorchs_names_and_layouts() {
 
 #[test]
 fn the_description_counts_every_parameter() {
-    for card in both(0.5) {
+    for card in all(0.5) {
         let (set, model) = make(&card, &[3, 20, 17]);
         let count = |line: &String| -> usize {
             line.split_whitespace().rev().nth(1).unwrap().parse().unwrap()
@@ -69,7 +77,7 @@ fn the_description_counts_every_parameter() {
 
 #[test]
 fn every_parameter_receives_a_gradient() {
-    for card in both(0.3) {
+    for card in all(0.3) {
         let (set, model) = make(&card, &[1, 28, 28]);
         let samples: Vec<u64> = (0..16).collect();
         let labels: Vec<u32> = (0..16).map(|i| i % 10).collect();
@@ -85,7 +93,7 @@ fn every_parameter_receives_a_gradient() {
 #[test]
 fn gradients_of_whole_models_equal_finite_differences() {
     let samples = [5, 6];
-    for card in both(0.2) {
+    for card in all(0.2).into_iter().filter(|card| card.kind != ModelKind::ResNet) {
         let (set, model) = make(&card, &[2, 17, 16]);
         check_model(&set, &[2, 2, 17, 16], 1, |x| {
             cross_entropy(&model.forward(x, &pass(&samples, true))?, &[3, 9])
@@ -94,8 +102,17 @@ fn gradients_of_whole_models_equal_finite_differences() {
 }
 
 #[test]
+fn gradients_of_a_resnet_equal_finite_differences() {
+    let samples = [5, 6];
+    let (set, model) = make(&resnet(8, 0.2), &[2, 5, 4]);
+    check_layer(&set, &[2, 2, 5, 4], 1, |x| {
+        cross_entropy(&model.forward(x, &pass(&samples, true))?, &[3, 9])
+    });
+}
+
+#[test]
 fn a_samples_logits_do_not_depend_on_its_batch_and_dropout_sleeps_outside_training() {
-    for card in both(0.5) {
+    for card in all(0.5) {
         let (_, model) = make(&card, &[1, 16, 16]);
         let x = random_tensor(&[3, 1, 16, 16], 1);
         let logits = |x: &Tensor, samples: &[u64], train: bool| {
@@ -112,7 +129,7 @@ fn a_samples_logits_do_not_depend_on_its_batch_and_dropout_sleeps_outside_traini
 
 #[test]
 fn an_empty_batch_passes_forwards_and_backwards_with_zero_gradients() {
-    for card in both(0.5) {
+    for card in all(0.5) {
         let (set, model) = make(&card, &[1, 28, 28]);
         let x = random_tensor(&[0, 1, 28, 28], 1);
         let logits = model.forward(&x, &pass(&[], true)).unwrap();
@@ -132,7 +149,7 @@ fn an_empty_batch_passes_forwards_and_backwards_with_zero_gradients() {
 
 #[test]
 fn a_card_that_does_not_fit_the_data_is_a_config_error_in_words() {
-    let [lenet, _] = both(0.0);
+    let [lenet, ..] = all(0.0);
     assert!(build(&lenet, &[1, 16, 16], 10, &ParamBuilder::new(1, &Device::Cpu)).is_ok());
     for (card, input, words) in [
         (lenet.clone(), &[1, 15, 28][..], "images are 15×28 pixels; lenet5 needs at least 16×16"),
@@ -140,11 +157,35 @@ fn a_card_that_does_not_fit_the_data_is_a_config_error_in_words() {
         (lenet.clone(), &[28, 28], "`lenet5` takes images"),
         (lenet, &[0, 28, 28], "none of these may be 0"),
         (card(ModelKind::LeNet5, &[3], 0.0), &[1, 28, 28], "fixed widths"),
+        (resnet(8, 0.0), &[1, 3, 28], "images are 3×28 pixels; resnet halves them twice"),
+        (resnet(8, 0.0), &[30], "`resnet` takes images"),
+        (resnet(9, 0.0), &[1, 28, 28], "model.depth: is Some(9); resnet has 6n + 2 layers"),
         (card(ModelKind::Mlp, &[3, 0], 0.0), &[1, 28, 28], "at least 1"),
         (card(ModelKind::Mlp, &[3], 1.0), &[1, 28, 28], "dropout is 1"),
     ] {
         let error = error(&card, input);
         assert_eq!(error.exit_code(), 78);
         assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_resnet_has_6n_plus_2_layers_and_as_many_parameters_as_the_paper_says() {
+    // Table 6 of the paper: 0.27, 0.46, 0.66 and 0.85 million.
+    for (depth, millions) in [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85)] {
+        let (set, model) = make(&resnet(depth, 0.0), &[3, 32, 32]);
+        let weights = set.iter().filter(|p: &&Param| p.tensor().rank() > 1).count();
+        assert_eq!(weights, depth);
+        assert!((set.count() as f64 / 1e6 - millions).abs() < 0.01, "{depth}: {}", set.count());
+        assert!(model.describe()[2].contains(&format!("{} blocks", (depth - 2) / 6)));
+    }
+}
+
+#[test]
+fn odd_and_oblong_images_pass_a_resnet() {
+    for input in [[1, 4, 4], [2, 5, 7], [3, 33, 18]] {
+        let (_, model) = make(&resnet(8, 0.0), &input);
+        let x = random_tensor(&[2, input[0], input[1], input[2]], 1);
+        assert_eq!(model.forward(&x, &pass(&[1, 2], true)).unwrap().dims(), [2, 10]);
     }
 }

@@ -11,7 +11,7 @@ use super::conv::{Conv2d, backward_images, forward_images, store_zeros};
 use super::direct;
 use super::host::{Host, store, values};
 use super::im2col::Geometry;
-use super::params::ParamBuilder;
+use super::params::{Param, ParamBuilder};
 use super::pool::{self, DEAD, MAX_WINDOW, Plane, alive_sum};
 use super::relu;
 use super::sparse;
@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 #[derive(Clone)]
 pub struct ConvReluPool {
     conv: Conv2d,
+    bias: Param,
     window: usize,
 }
 
@@ -44,7 +45,11 @@ impl ConvReluPool {
         if !(1..=MAX_WINDOW).contains(&window) {
             return Err(Error::Internal(format!("max-pool: window {window}, expected 1 to 15")));
         }
-        Ok(ConvReluPool { conv: Conv2d::new(params, c_in, c_out, kernel, 0, init)?, window })
+        let conv = Conv2d::new(params, c_in, c_out, kernel, 0, init)?;
+        match conv.bias.clone() {
+            Some(bias) => Ok(ConvReluPool { conv, bias, window }),
+            None => Err(Error::Internal("a new convolution has no bias".to_owned())),
+        }
     }
 
     /// From (batch, c_in, rows, cols), `f32`, to (batch, c_out, ⌊rows'/window⌋, ⌊cols'/window⌋) with
@@ -66,7 +71,7 @@ impl ConvReluPool {
             return Ok(self.composed(x)?);
         }
         let op = BlockOp { block: self.clone(), geometry, argmax: OnceLock::new() };
-        let (weight, bias) = (self.conv.weight.tensor(), self.conv.bias.tensor());
+        let (weight, bias) = (self.conv.weight.tensor(), self.bias.tensor());
         Ok(x.contiguous()?.apply_op3(weight, bias, op)?)
     }
 
@@ -107,7 +112,7 @@ impl BlockOp {
             let (x, bias, dx) = (images, &mut bias[..], dx.as_deref_mut());
             sparse::backward(sparse::Backward { g, x, weight, grad, argmax, slot, how, bias, dx });
         })?;
-        conv.bias.write_grad(|slot, how| store(slot, &bias, how))?;
+        self.block.bias.write_grad(|slot, how| store(slot, &bias, how))?;
         dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
     }
 }

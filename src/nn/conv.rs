@@ -1,4 +1,4 @@
-//! Two-dimensional convolution with stride 1 and bias, as `torch.nn.functional.conv2d`.
+//! Two-dimensional convolution, as `torch.nn.functional.conv2d`.
 //!
 //! Image by image: unroll ([`im2col`]), multiply. The weight gradient of each image is added by the
 //! matrix product itself, straight into the gradient bucket; the input gradient is computed only if
@@ -11,21 +11,23 @@ use super::hook::tracked;
 use super::host::{Host, store, sum, values};
 use super::im2col::{Geometry, col2im, im2col};
 use super::params::{Init, Param, ParamBuilder};
+use super::shortcut;
 use crate::config;
 use crate::error::{Error, Result};
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 
-/// A convolution layer: `weight` (c_out, c_in, k, k) and `bias` (c_out), PyTorch's layouts.
+/// A convolution layer: `weight` (c_out, c_in, k, k) and `bias` (c_out) if it has one, PyTorch's layouts.
 #[derive(Clone)]
 pub struct Conv2d {
     pub(super) weight: Param,
-    pub(super) bias: Param,
+    pub(super) bias: Option<Param>,
     padding: usize,
+    stride: usize,
 }
 
 impl Conv2d {
-    /// A layer of `c_out` filters of `kernel × kernel` over `c_in` channels, with `padding` zeros on
-    /// every side of the image.
+    /// A layer of `c_out` filters of `kernel × kernel` over `c_in` channels, with bias, stride 1 and
+    /// `padding` zeros on every side of the image.
     ///
     /// # Errors
     /// When the device has no memory.
@@ -37,15 +39,34 @@ impl Conv2d {
         padding: usize,
         init: config::Init,
     ) -> Result<Conv2d> {
-        let area = kernel * kernel;
+        let layer = Conv2d::without_bias(params, [c_in, c_out], kernel, 1, padding, init)?;
+        Ok(Conv2d { bias: Some(params.param("bias", c_out, Init::Zeros)?), ..layer })
+    }
+
+    /// The same without bias, for `channels` (c_in, c_out), of which every `stride`-th position in both
+    /// directions is computed.
+    ///
+    /// # Errors
+    /// When `stride` is 0, or the device has no memory.
+    pub fn without_bias(
+        params: &ParamBuilder,
+        channels: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        init: config::Init,
+    ) -> Result<Conv2d> {
+        if stride == 0 {
+            return Err(Error::Internal("convolution: stride 0, expected at least 1".to_owned()));
+        }
+        let ([c_in, c_out], area) = (channels, kernel * kernel);
         let init = Init::weights(init, c_in * area, c_out * area);
         let weight = params.param("weight", (c_out, c_in, kernel, kernel), init)?;
-        let bias = params.param("bias", c_out, Init::Zeros)?;
-        Ok(Conv2d { weight, bias, padding })
+        Ok(Conv2d { weight, bias: None, padding, stride })
     }
 
     /// The convolution of `x` (batch, c_in, rows, cols), `f32`: (batch, c_out, rows', cols') with
-    /// rows' = rows + 2·padding − kernel + 1.
+    /// rows' = ⌊(rows + 2·padding − kernel) / stride⌋ + 1.
     ///
     /// # Errors
     /// When `x` has another shape or type.
@@ -55,20 +76,29 @@ impl Conv2d {
             return Ok(self.composed(x)?);
         }
         let op = ConvOp { conv: self.clone(), geometry };
-        Ok(x.contiguous()?.apply_op3(self.weight.tensor(), self.bias.tensor(), op)?)
+        Ok(x.contiguous()?.apply_op2(self.weight.tensor(), op)?)
     }
 
     /// The same of Candle's operations.
     pub(super) fn composed(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let c_out = self.c_out();
+        let (c_out, stride) = (self.c_out(), self.stride);
+        let moves = |n: usize| n + 2 * self.padding - self.kernel();
+        let (down, right) = (moves(x.dim(2)?), moves(x.dim(3)?));
         if x.dim(0)? == 0 {
-            let (rows, cols) = (x.dim(2)? + 2 * self.padding, x.dim(3)? + 2 * self.padding);
-            let less = self.kernel() - 1;
-            let shape = (0, c_out, rows - less, cols - less);
+            let shape = (0, c_out, down / stride + 1, right / stride + 1);
             return Tensor::zeros(shape, x.dtype(), x.device());
         }
-        let bias = tracked(&self.bias)?.reshape((1, c_out, 1, 1))?;
-        x.conv2d(&tracked(&self.weight)?, self.padding, 1, 1, 1)?.broadcast_add(&bias)
+        let weight = tracked(&self.weight)?;
+        let y = if down % stride == right % stride {
+            x.conv2d(&weight, self.padding, stride, 1, 1)?
+        } else {
+            // Candle's backward pass takes what is left over in the columns to be that of the rows.
+            shortcut::composed(&x.conv2d(&weight, self.padding, 1, 1, 1)?, c_out, stride)?
+        };
+        match &self.bias {
+            Some(bias) => y.broadcast_add(&tracked(bias)?.reshape((1, c_out, 1, 1))?),
+            None => Ok(y),
+        }
     }
 
     /// Checks `x` and gives the sizes of one image.
@@ -82,7 +112,8 @@ impl Conv2d {
                     && cols >= least
                     && x.dtype() == DType::F32 =>
             {
-                Ok(Geometry { channels, rows, cols, kernel, padding: self.padding })
+                let (padding, stride) = (self.padding, self.stride);
+                Ok(Geometry { channels, rows, cols, kernel, padding, stride })
             }
             _ => Err(Error::Internal(format!(
                 "{}: expected f32 (batch, {c_in}, at least {least}, at least {least}), got {:?} {:?}",
@@ -155,7 +186,9 @@ pub(super) fn backward_images(
         }
     })?;
     // After the weight's slot is released: both may lie in one bucket, behind one lock.
-    conv.bias.write_grad(|slot, how| store(slot, &bias, how))?;
+    if let Some(param) = &conv.bias {
+        param.write_grad(|slot, how| store(slot, &bias, how))?;
+    }
     dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
 }
 
@@ -171,9 +204,9 @@ struct ConvOp {
     geometry: Geometry,
 }
 
-impl CustomOp3 for ConvOp {
+impl CustomOp2 for ConvOp {
     fn name(&self) -> &'static str {
-        "conv2d-bias"
+        "conv2d"
     }
 
     fn cpu_fwd(
@@ -182,14 +215,15 @@ impl CustomOp3 for ConvOp {
         x_layout: &Layout,
         weight: &CpuStorage,
         weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (g, bias) = (&self.geometry, values(bias, bias_layout)?);
-        let (batch, c_out) = (x_layout.shape().dims()[0], bias.len());
+        let (g, c_out) = (&self.geometry, self.conv.c_out());
+        let bias = self.conv.bias.as_ref().map(|bias| Host::of(bias.tensor()));
+        let bias = bias.as_ref().map(Host::values).transpose()?;
+        let batch = x_layout.shape().dims()[0];
         let mut out = Vec::with_capacity(batch * c_out * g.positions());
         let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
         forward_images(g, x, weight, c_out, |_, product| {
+            let Some(bias) = bias else { return out.extend_from_slice(product) };
             for (row, b) in product.chunks_exact(g.positions()).zip(bias) {
                 out.extend(row.iter().map(|v| v + b));
             }
@@ -201,92 +235,25 @@ impl CustomOp3 for ConvOp {
         &self,
         x: &Tensor,
         _weight: &Tensor,
-        _bias: &Tensor,
         _y: &Tensor,
         grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let grad = Host::of(&grad);
         let grad = grad.values()?;
-        let positions = self.geometry.positions();
+        let (positions, has_bias) = (self.geometry.positions(), self.conv.bias.is_some());
         let dx = backward_images(&self.conv, &self.geometry, x, |i, product, bias| {
             product.copy_from_slice(&grad[i * product.len()..][..product.len()]);
-            for (row, b) in product.chunks_exact(positions).zip(bias) {
-                *b += sum(row);
+            if has_bias {
+                for (row, b) in product.chunks_exact(positions).zip(bias) {
+                    *b += sum(row);
+                }
             }
         })?;
-        Ok((dx, None, None))
+        Ok((dx, None))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::testing::{assert_agree, check_layer, gradients, params_of, random_tensor};
-    use crate::nn::{ParamBuilder, ParamSet};
-
-    /// Batch, c_in, rows, cols, c_out, kernel, padding.
-    const CASES: [[usize; 7]; 6] = [
-        [2, 1, 6, 6, 3, 5, 0],
-        [1, 3, 5, 7, 2, 3, 0],
-        [3, 2, 4, 5, 4, 1, 0],
-        [2, 2, 5, 4, 3, 3, 1],
-        [1, 2, 12, 12, 3, 5, 0],
-        [1, 1, 3, 3, 1, 5, 2],
-    ];
-
-    fn layer([_, c_in, _, _, c_out, kernel, padding]: [usize; 7]) -> (ParamSet, Conv2d) {
-        let init = config::Init::He;
-        params_of(|b: &ParamBuilder| Conv2d::new(&b.pp("c"), c_in, c_out, kernel, padding, init))
-    }
-
-    #[test]
-    fn gradients_equal_finite_differences_in_both_forms() {
-        for case in CASES {
-            let (set, conv) = layer(case);
-            check_layer(&set, &case[..4], 1, |x| conv.forward(x));
-            check_layer(&set, &case[..4], 1, |x| Ok(conv.composed(x)?));
-        }
-    }
-
-    #[test]
-    fn both_forms_agree() {
-        for case in CASES {
-            let (set, conv) = layer(case);
-            let x = random_tensor(&case[..4], 7);
-            let own = gradients(&set, &x, |x| conv.forward(x));
-            assert_agree(own, gradients(&set, &x, |x| Ok(conv.composed(x)?)));
-        }
-    }
-
-    #[test]
-    fn an_empty_batch_gives_an_empty_result_and_zero_gradients() {
-        let (set, conv) = layer([0, 2, 6, 6, 3, 3, 0]);
-        let x = random_tensor(&[0, 2, 6, 6], 1);
-        assert_eq!(conv.forward(&x).unwrap().dims(), [0, 3, 4, 4]);
-        let (own, _) = gradients(&set, &x, |x| conv.forward(x));
-        let (composed, _) = gradients(&set, &x, |x| Ok(conv.composed(x)?));
-        assert!(own.iter().chain(&composed).flatten().all(|&g| g == 0.0));
-    }
-
-    #[test]
-    fn an_untracked_input_gets_no_gradient_and_the_weights_get_the_same() {
-        let (set, conv) = layer(CASES[1]);
-        let x = random_tensor(&CASES[1][..4], 3);
-        let (tracked, _) = gradients(&set, &x, |x| conv.forward(x));
-        let (untracked, _) = gradients(&set, &x, |x| conv.forward(&x.detach()));
-        assert_eq!(tracked[1..], untracked[1..]);
-        assert!(untracked[0].iter().all(|&g| g == 0.0));
-    }
-
-    #[test]
-    fn a_wrong_shape_is_refused_in_words() {
-        let (_, conv) = layer(CASES[0]);
-        let message = conv.forward(&random_tensor(&[2, 3, 6, 6], 1)).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "c: expected f32 (batch, 1, at least 5, at least 5), got F32 [2, 3, 6, 6]"
-        );
-        assert!(conv.forward(&random_tensor(&[2, 1, 4, 6], 1)).is_err());
-    }
-}
+#[path = "conv_tests.rs"]
+mod tests;

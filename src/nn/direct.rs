@@ -24,7 +24,11 @@ use super::simd::{self, Kernel, Vector, transpose};
 /// Whether the kernels of this file and of [`super::sparse`] are the fastest for a block.
 pub(super) fn fits(g: &Geometry, c_out: usize, window: usize) -> bool {
     // The sums of more channels than this do better as a matrix product.
-    window == 2 && g.padding == 0 && matches!(g.kernel, 3 | 5) && g.channels * c_out <= 512
+    window == 2
+        && g.padding == 0
+        && g.stride == 1
+        && matches!(g.kernel, 3 | 5)
+        && g.channels * c_out <= 512
 }
 
 /// Convolves and pools the images of a batch.
@@ -261,7 +265,7 @@ mod tests {
         for (channels, rows, cols, kernel, c_out) in
             [(1, 12, 12, 5, 6), (6, 8, 10, 5, 16), (3, 9, 8, 3, 17), (7, 7, 6, 5, 40)]
         {
-            let g = Geometry { channels, rows, cols, kernel, padding: 0 };
+            let g = Geometry { channels, rows, cols, kernel, padding: 0, stride: 1 };
             let (at, values) = pass(g, c_out, 1);
             for work in [8, 16] {
                 let (other_at, others) = pass(g, c_out, work);
@@ -277,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_samples_result_does_not_depend_on_its_batch() {
-        let g = Geometry { channels: 2, rows: 8, cols: 8, kernel: 3, padding: 0 };
+        let g = Geometry { channels: 2, rows: 8, cols: 8, kernel: 3, padding: 0, stride: 1 };
         let (x, weight, bias) = (random(3 * g.image(), 1), random(16 * g.patch(), 2), [0.1; 16]);
         let run = |x: &[f32], images: usize| {
             let (mut out, mut argmax) = (vec![0.0; images * 16 * 9], vec![0; images * 16 * 9]);

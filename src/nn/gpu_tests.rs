@@ -46,6 +46,15 @@ fn convolutions_on_the_gpu_agree_with_the_processor() {
         let build = |b: &ParamBuilder| Conv2d::new(&b.pp("c"), c_in, c_out, kernel, padding, init);
         check_on_gpu(&shape, ROUNDING, build, |layer, x| layer.forward(x));
     }
+    for (shape, kernel, stride) in
+        [([2, 3, 8, 8], 3, 2), ([3, 2, 7, 6], 3, 2), ([0, 2, 6, 6], 1, 2)]
+    {
+        let init = config::Init::He;
+        let build = |b: &ParamBuilder| {
+            Conv2d::without_bias(&b.pp("c"), [shape[1], 5], kernel, stride, kernel / 2, init)
+        };
+        check_on_gpu(&shape, ROUNDING, build, |layer, x| layer.forward(x));
+    }
     let build = |b: &ParamBuilder| ConvReluPool::new(&b.pp("c"), 2, 4, 3, 2, config::Init::Glorot);
     check_on_gpu(&[3, 2, 9, 8], ROUNDING, build, |layer, x| layer.forward(x));
 }
@@ -56,6 +65,8 @@ fn what_has_no_parameters_agrees_on_the_gpu() {
     let samples = [4, 9, 2];
     let dropout = Dropout::new(0.3, 0).unwrap();
     check_on_gpu(&[3, 2, 7, 6], 0.0, nothing, |(), x| max_pool2d(x, 2));
+    check_on_gpu(&[3, 2, 7, 6], 0.0, nothing, |(), x| shortcut(x, 4, 2));
+    check_on_gpu(&[3, 2, 7, 6], ROUNDING, nothing, |(), x| global_average(x));
     check_on_gpu(&[3, 40], 0.0, nothing, |(), x| relu(x));
     check_on_gpu(&[3, 40], ROUNDING, nothing, |(), x| gelu(x));
     check_on_gpu(&[3, 40], 0.0, nothing, |(), x| dropout.forward(x, 1, 2, &samples));
@@ -68,6 +79,9 @@ fn what_has_no_parameters_agrees_on_the_gpu() {
 fn norms_tables_and_attention_agree_on_the_gpu() {
     let norm = |b: &ParamBuilder| LayerNorm::new(&b.pp("n"), 48, 1e-5);
     check_on_gpu(&[6, 48], ROUNDING, norm, |layer, x| layer.forward(x));
+    let norm = |b: &ParamBuilder| GroupNorm::new(&b.pp("n"), 2, 8, 1e-5);
+    check_on_gpu(&[3, 8, 5, 6], ROUNDING, norm, |layer, x| layer.forward_relu(x));
+    check_on_gpu(&[3, 8, 5, 6], ROUNDING, norm, |layer, x| layer.forward_add_relu(x, x));
     for train in [true, false] {
         let norm = |b: &ParamBuilder| BatchNorm2d::new(&b.pp("n"), 3);
         check_on_gpu(&[4, 3, 5, 6], ROUNDING, norm, |layer, x| layer.forward(x, train));

@@ -6,6 +6,7 @@
 //! compare them with each other and with finite differences.
 
 mod attention;
+mod average;
 mod batch_norm;
 mod block;
 mod conv;
@@ -18,6 +19,8 @@ mod gemm;
 #[cfg(all(test, feature = "cuda"))]
 mod gpu_tests;
 mod grads;
+mod group_norm;
+mod groups;
 mod hook;
 mod host;
 mod im2col;
@@ -30,6 +33,7 @@ mod probe;
 mod ready;
 mod recycle;
 mod relu;
+mod shortcut;
 mod simd;
 mod sparse;
 #[cfg(test)]
@@ -37,6 +41,7 @@ pub(crate) mod testing;
 mod transformer;
 
 pub use attention::causal_attention;
+pub use average::global_average;
 pub use batch_norm::{BatchNorm2d, RunningStats, SumOverRanks};
 pub use block::ConvReluPool;
 pub use conv::Conv2d;
@@ -45,6 +50,7 @@ pub use embedding::Embedding;
 pub use gelu::gelu;
 pub use gemm::{Mat, matmul, set_threads, threads};
 pub use grads::{BucketBytes, Course, GradBuckets, Write, sum_of_squares};
+pub use group_norm::GroupNorm;
 pub use hook::tracked;
 pub use layer_norm::LayerNorm;
 pub use linear::{Activation, Linear};
@@ -54,4 +60,5 @@ pub use pool::max_pool2d;
 pub use probe::probe;
 pub use ready::Ready;
 pub use relu::relu;
+pub use shortcut::shortcut;
 pub use transformer::Block;

@@ -19,6 +19,7 @@ pub(super) fn composed(x: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 /// max(v, 0). Written so that NaN is kept: a loss must not look healthy when a weight is not.
+#[inline(always)]
 pub(super) fn clamp(v: f32) -> f32 {
     if v <= 0.0 { 0.0 } else { v }
 }

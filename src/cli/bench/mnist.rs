@@ -110,7 +110,9 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     let text = match kind {
         ModelKind::LeNet5 => LENET,
         ModelKind::Mlp => MLP,
-        ModelKind::Gpt => return Err(Error::Internal("a GPT is not trained on MNIST".to_owned())),
+        ModelKind::Gpt | ModelKind::ResNet => {
+            return Err(Error::Internal(format!("no benchmark trains {kind:?} on MNIST")));
+        }
     };
     let mut card: Card = serde_json::from_str(text)
         .map_err(|e| Error::Internal(format!("the card of {kind:?} inside this program: {e}")))?;
