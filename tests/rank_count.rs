@@ -27,13 +27,16 @@ const GPT: [&str; 7] = [
     "schedule={\"kind\":\"constant\"}",
 ];
 
-/// A residual network for one epoch of 10 steps, the last with 3 samples, and a bit.
-const RESNET: [&str; 6] = [
+/// A residual network for one epoch of 10 steps, the last with 3 samples, and a bit. The seed as for
+/// `UNEVEN`: with 42 a ReLU decides otherwise at 4 ranks in step 7, and a bias near 0 ends 1 % away.
+const RESNET: [&str; 7] = [
+    "seed=7",
     "data.train_limit=183",
     "data.test_limit=51",
     "train.global_batch=20",
     "train.max_steps=15",
-    "optimizer.lr=0.01",
+    // Adam divides by moments that begin near 0 and makes rounding larger.
+    "optimizer={\"kind\":\"sgd\",\"momentum\":0.9,\"lr\":0.01}",
     "schedule={\"kind\":\"constant\"}",
 ];
 

@@ -9,8 +9,6 @@ mod cifar;
 mod common;
 #[path = "readers/golden.rs"]
 mod golden;
-#[path = "readers/memory.rs"]
-mod memory;
 #[path = "readers/museum.rs"]
 mod museum;
 #[cfg(feature = "parquet")]

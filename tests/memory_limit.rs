@@ -1,4 +1,9 @@
-use crate::common::{Mpi, metrics};
+//! Data larger than memory is trained on. A test program of its own: others look for processes that are left.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Mpi, metrics};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
