@@ -240,6 +240,66 @@ fn a_table_is_cleaned_standardised_and_trains() {
     trains(&museum, &out);
 }
 
+/// A table of 400 rows with these values of a column `when`, prepared; each row's value and part.
+fn parted(option: &str, value: impl Fn(usize) -> String) -> Vec<(String, String)> {
+    let museum = Museum::new();
+    let mut rng = noise(5);
+    let rows: Vec<String> = (0..400)
+        .map(|i| {
+            format!("{},{},{}\n", below(&mut rng, 1_000_000), value(i), ["fox", "wolf"][i % 2])
+        })
+        .collect();
+    let text = format!("age,when,label\n{}1000001,,fox\n", rows.concat());
+    let table = museum.put("t.csv", text.as_bytes());
+    let [one, two] = ["one", "two"].map(|name| museum.path(name));
+    prepare(1, &table, &one, &[option, "when", "--split", "0.6,0.2,0.2"]);
+    prepare(2, &table, &two, &[option, "when", "--split", "0.6,0.2,0.2"]);
+    assert!(contents(&one) == contents(&two));
+    let manifest = json(one.join("manifest.json"));
+    assert_eq!(manifest["items"]["reasons"], serde_json::json!({"missing value": 1}));
+    assert_eq!(manifest["statistics"]["columns"].as_array().unwrap().len(), 1, "it is no feature");
+    let parts = items(&one).into_iter().take(400).enumerate();
+    parts.map(|(i, [_, part, _])| (value(i), part)).collect()
+}
+
+#[test]
+fn rows_of_one_group_are_in_one_part() {
+    let rows = parted("--group", |i| format!("patient {}", i * i % 37));
+    let of: BTreeMap<_, _> = rows.iter().cloned().collect();
+    assert!(rows.iter().all(|(group, part)| of[group] == *part));
+    for (part, share) in [("train", 0.6), ("val", 0.2), ("test", 0.2)] {
+        let count = rows.iter().filter(|(_, p)| p == part).count() as f64 / 400.0;
+        assert!((count - share).abs() < 0.08, "{part} {count}");
+    }
+}
+
+#[test]
+fn the_latest_rows_are_for_test_and_rows_of_one_time_stay_together() {
+    // As numbers 9 comes before 10, as texts it would not.
+    let number = |i: usize| format!("{}", i * 31 % 40);
+    let date = |i: usize| format!("2026-{:02}-{:02}", 1 + i * 7 % 12, 1 + i % 28);
+    for dates in [false, true] {
+        let rows = if dates { parted("--time", date) } else { parted("--time", number) };
+        let times = |part: &str| -> Vec<String> {
+            let key = |t: &String| if dates { t.clone() } else { format!("{t:>4}") };
+            let mut found: Vec<_> =
+                rows.iter().filter(|(_, p)| p == part).map(|(t, _)| key(t)).collect();
+            found.sort();
+            found
+        };
+        let [train, val, test] = ["train", "val", "test"].map(times);
+        assert!(
+            train.last() < val.first() && val.last() < test.first(),
+            "{train:?} {val:?} {test:?}"
+        );
+        assert!(
+            (60..=80).contains(&test.len()) && (60..=80).contains(&val.len()),
+            "{}",
+            test.len()
+        );
+    }
+}
+
 #[test]
 fn prepared_pictures_train() {
     let museum = Museum::new();

@@ -101,6 +101,12 @@ pub struct PrepareArgs {
     /// A column to leave out; may be repeated
     #[arg(long, value_name = "COLUMN")]
     pub ignore: Vec<String>,
+    /// Rows with the same value in this column stay in one part; it is no feature
+    #[arg(long, value_name = "COLUMN", conflicts_with = "time")]
+    pub group: Option<String>,
+    /// Split by this column instead of at random: the latest rows are for test, those before them for validation
+    #[arg(long, value_name = "COLUMN")]
+    pub time: Option<String>,
     /// Samples of a file
     #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..))]
     pub shard: u32,
@@ -153,6 +159,8 @@ impl PrepareArgs {
             missing: if self.missing == "fill" { Missing::Fill } else { Missing::Drop },
             label: self.label.clone(),
             ignore: self.ignore.clone(),
+            group: self.group.clone(),
+            time: self.time.clone(),
             shard: self.shard as usize,
         })
     }

@@ -57,6 +57,10 @@ pub struct Options {
     pub label: String,
     /// Columns that are left out.
     pub ignore: Vec<String>,
+    /// The column of which rows with the same value stay in one part; it is no feature.
+    pub group: Option<String>,
+    /// The column by which the split goes: the latest rows are for test, those before them for validation.
+    pub time: Option<String>,
     /// Samples of a file.
     pub shard: usize,
 }
@@ -65,7 +69,11 @@ impl Options {
     /// Refuses what is for the other kind of sources.
     fn suit(&self, pictures: bool) -> Result<()> {
         let others: &[(bool, &str)] = if pictures {
-            &[(!self.ignore.is_empty(), "--ignore")]
+            &[
+                (!self.ignore.is_empty(), "--ignore"),
+                (self.group.is_some(), "--group"),
+                (self.time.is_some(), "--time"),
+            ]
         } else {
             &[
                 (self.resize.is_some(), "--resize"),
@@ -90,6 +98,10 @@ pub struct Record {
     pub class: String,
     /// Rows and columns of a picture.
     pub size: [usize; 2],
+    /// What it must not be parted from: the value that others have, too.
+    pub group: Option<String>,
+    /// When it was, where the split goes by time.
+    pub time: Option<String>,
     /// Why it cannot be used.
     pub refused: Option<String>,
 }
@@ -97,8 +109,13 @@ pub struct Record {
 impl Record {
     /// Of an item that cannot be used.
     fn refused(class: &str, why: impl Into<String>) -> Record {
-        let (hash, class) = (String::new(), class.to_owned());
-        Record { hash, look: None, class, size: [0, 0], refused: Some(why.into()) }
+        Record { refused: Some(why.into()), ..Record::of(String::new(), class) }
+    }
+
+    /// Of an item with this content.
+    fn of(hash: String, class: &str) -> Record {
+        let class = class.to_owned();
+        Record { hash, look: None, class, size: [0, 0], group: None, time: None, refused: None }
     }
 }
 

@@ -95,7 +95,7 @@ impl Pictures {
         hash.update(&(size[0] as u64).to_le_bytes()).update(&(size[1] as u64).to_le_bytes());
         let hash = hash.update(&pixels).finalize().to_hex().to_string();
         let look = Some(look(size, self.channels(), &pixels));
-        Record { hash, look, class: class.clone(), size, refused: None }
+        Record { look, size, ..Record::of(hash, class) }
     }
 
     /// Names, lengths and times of all files.

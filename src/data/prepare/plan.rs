@@ -56,7 +56,10 @@ pub fn make(records: &[Record], name: impl Fn(usize) -> String, options: &Option
             if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") }
         )));
     }
-    let parts = split(records, &groups, &classes, options);
+    let parts = match options.time {
+        None => split(records, &groups, &classes, options),
+        Some(_) => split_by_time(records, groups.clone(), &classes, options),
+    };
     for (part, share) in options.split.iter().enumerate() {
         if *share > 0.0 && parts[part].is_empty() {
             return Err(Error::Data(format!(
@@ -133,8 +136,19 @@ fn refuse_copies(records: &[Record], why: &mut [Option<String>], name: impl Fn(u
     }
 }
 
-/// Items that must not be parted, each group and the groups in the order of the items.
+/// Items that must not be parted, each group and the groups in the order of the items: pictures that look alike,
+/// rows of one group, rows of one time.
 fn together(records: &[Record], kept: &[usize], limit: u32) -> Vec<Vec<usize>> {
+    let of = |i: usize| records[i].group.as_deref().or(records[i].time.as_deref());
+    if kept.iter().any(|&i| of(i).is_some()) {
+        let mut groups: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+        for &i in kept {
+            groups.entry(of(i)).or_default().push(i);
+        }
+        let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
+        groups.sort_unstable();
+        return groups;
+    }
     let looks: Option<Vec<u64>> = kept.iter().map(|&i| records[i].look).collect();
     let Some(looks) = looks else {
         return kept.iter().map(|&i| vec![i]).collect();
@@ -144,6 +158,36 @@ fn together(records: &[Record], kept: &[usize], limit: u32) -> Vec<Vec<usize>> {
         groups.entry(group).or_default().push(kept[place]);
     }
     groups.into_values().collect()
+}
+
+/// The latest groups are for test, as long as they fit its share, those before them for validation, all others for
+/// training. Times are numbers if all of them are; else their texts are compared, as fits dates like 2026-11-28.
+fn split_by_time(
+    records: &[Record],
+    mut groups: Vec<Vec<usize>>,
+    classes: &[String],
+    options: &Options,
+) -> [Vec<(usize, u32)>; 3] {
+    let text = |group: &Vec<usize>| records[group[0]].time.as_deref().unwrap_or_default();
+    let numbers: Option<Vec<f64>> = groups.iter().map(|group| text(group).parse().ok()).collect();
+    match numbers {
+        Some(numbers) => {
+            let mut order: Vec<(f64, Vec<usize>)> = numbers.into_iter().zip(groups).collect();
+            order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            groups = order.into_iter().map(|(_, group)| group).collect();
+        }
+        None => groups.sort_by(|a, b| text(a).cmp(text(b))),
+    }
+    let samples: usize = groups.iter().map(Vec::len).sum();
+    let mut parts = [const { Vec::new() }; 3];
+    for part in [2, 1] {
+        let room = (options.split[part] * samples as f64).round() as usize;
+        while groups.last().is_some_and(|group| parts[part].len() + group.len() <= room) {
+            parts[part].extend(groups.pop().unwrap_or_default());
+        }
+    }
+    parts[0] = groups.concat();
+    in_order(records, parts, classes, options.seed)
 }
 
 /// A group by the hash that decides its place.
@@ -157,16 +201,11 @@ fn split(
     classes: &[String],
     options: &Options,
 ) -> [Vec<(usize, u32)>; 3] {
-    let draw = |hash: &str| {
-        let mut drawn = blake3::Hasher::new();
-        drawn.update(&options.seed.to_le_bytes()).update(hash.as_bytes());
-        *drawn.finalize().as_bytes()
-    };
     let mut of_class: BTreeMap<&str, Vec<Drawn>> = BTreeMap::new();
     for group in groups {
         let least = group.iter().min_by_key(|&&i| &records[i].hash);
         if let Some(&least) = least {
-            let drawn = draw(&records[least].hash);
+            let drawn = draw(options.seed, &records[least].hash);
             of_class.entry(&records[least].class).or_default().push((drawn, group));
         }
     }
@@ -183,8 +222,25 @@ fn split(
             parts[part].extend(group.iter().copied());
         }
     }
+    in_order(records, parts, classes, options.seed)
+}
+
+/// A place drawn for content.
+fn draw(seed: u64, hash: &str) -> [u8; 32] {
+    let mut drawn = blake3::Hasher::new();
+    drawn.update(&seed.to_le_bytes()).update(hash.as_bytes());
+    *drawn.finalize().as_bytes()
+}
+
+/// The items of each part in an order that their content decides, with their labels.
+fn in_order(
+    records: &[Record],
+    parts: [Vec<usize>; 3],
+    classes: &[String],
+    seed: u64,
+) -> [Vec<(usize, u32)>; 3] {
     parts.map(|mut items| {
-        items.sort_by_cached_key(|&i| draw(&records[i].hash));
+        items.sort_by_cached_key(|&i| draw(seed, &records[i].hash));
         let label = |i: usize| classes.binary_search(&records[i].class);
         items.into_iter().map(|i| (i, label(i).unwrap_or_default() as u32)).collect()
     })

@@ -24,6 +24,8 @@ pub struct Table {
     label: usize,
     /// The columns of features, and whether they are numeric.
     features: Vec<(usize, bool)>,
+    /// The columns of groups and of times.
+    apart: [Option<usize>; 2],
     missing: Missing,
     /// Of all files.
     hash: blake3::Hash,
@@ -94,14 +96,27 @@ impl Table {
         if let Some(name) = options.ignore.iter().find(|name| !header.contains(name)) {
             return Err(wrong(first, format!("has no column `{name}` (--ignore)")));
         }
+        let place = |name: &Option<String>, option: &str| match name {
+            None => Ok(None),
+            Some(name) if *name == options.label => Err(wrong(
+                first,
+                format!("column `{name}` is the label; it cannot be {option}, too"),
+            )),
+            Some(name) => match header.iter().position(|found| found == name) {
+                None => Err(wrong(first, format!("has no column `{name}` ({option})"))),
+                place => Ok(place),
+            },
+        };
+        let apart = [place(&options.group, "--group")?, place(&options.time, "--time")?];
         if rows.is_empty() {
             return Err(wrong(first, "has no rows below its header"));
         }
         let files = paths.iter().map(|path| short(path)).collect();
         let (features, missing, hash) = (Vec::new(), options.missing, hash.finalize());
-        let mut table = Table { files, header, rows, label, features, missing, hash };
+        let mut table = Table { files, header, rows, label, features, apart, missing, hash };
         for cell in 0..table.header.len() {
-            if cell != label && !options.ignore.contains(&table.header[cell]) {
+            let other = cell == label || apart.contains(&Some(cell));
+            if !other && !options.ignore.contains(&table.header[cell]) {
                 table.features.push((cell, table.is_numeric(cell)));
             }
         }
@@ -181,8 +196,17 @@ impl Table {
                 hash.update(text.as_bytes());
             }
         }
+        let [group, time] = self.apart.map(|cell| match cell {
+            None => Ok(None),
+            Some(cell) => match self.text(row, cell)? {
+                text if is_missing(text) => {
+                    Err(format!("missing value: column `{}`", self.header[cell]))
+                }
+                text => Ok(Some(text.to_owned())),
+            },
+        });
         let hash = hash.finalize().to_hex().to_string();
-        Ok(Record { hash, look: None, class: class.to_owned(), size: [0, 0], refused: None })
+        Ok(Record { group: group?, time: time?, ..Record::of(hash, class) })
     }
 
     fn text<'a>(&self, row: &'a ByteRecord, cell: usize) -> std::result::Result<&'a str, String> {
