@@ -6,7 +6,8 @@ use super::plan::Plan;
 use super::setup::Job;
 use crate::collective::Group;
 use crate::comm::DEFAULT_DEADLINE;
-use crate::config::{Algorithm, Card, SamplingKind, Wire};
+use crate::config::{Algorithm, Card, Format, SamplingKind, Wire};
+use crate::data::limits;
 use crate::report::console::Console;
 use crate::util::human;
 
@@ -53,8 +54,6 @@ pub fn describe(job: &Job, group: &Group) {
     let gradients = job.replica.params.grads().bytes() as u64;
     let parameters = 4 * job.replica.params.count() as u64;
     let moments = job.replica.state_bytes();
-    let samples = (job.train.len() + job.test.as_ref().map_or(0, |t| t.len())) as u64
-        * job.train.sample_shape().iter().product::<usize>() as u64;
     console.fact(
         "memory",
         &format!(
@@ -62,7 +61,7 @@ pub fn describe(job: &Job, group: &Group) {
             human::bytes(parameters),
             human::bytes(gradients),
             human::bytes(moments),
-            human::bytes(samples)
+            data_in_memory(job)
         ),
     );
     let n = group.size() as u64;
@@ -75,6 +74,18 @@ pub fn describe(job: &Job, group: &Group) {
         ),
     );
     console.line("dry run: nothing was trained");
+}
+
+/// How much of the data each rank keeps.
+fn data_in_memory(job: &Job) -> String {
+    let samples = job.train.len() + job.test.as_ref().map_or(0, |test| test.len());
+    let numbers = (samples * job.train.sample_len()) as u64;
+    let kept = limits::TABLE_MEMORY as u64;
+    match job.card.data.format {
+        Format::Idx => human::bytes(numbers),
+        Format::Csv | Format::Parquet => human::bytes((4 * numbers).min(kept)),
+        _ => "stays in its files".to_owned(),
+    }
 }
 
 fn data(job: &Job) -> String {
