@@ -152,6 +152,13 @@ fn a_gpt_weighs_each_token_alike_at_any_rank_count() {
         (model_file::load(&out.join("model.safetensors")).unwrap(), out)
     };
     let (one, one_out) = run(Mpi::Open, 1);
+    let eval = metrics(&one_out, "eval").pop().unwrap();
+    assert_eq!(eval["count"], 50 * 24, "each token of the 50 windows counts once: {eval}");
+    let [loss, perplexity] = ["loss", "perplexity"].map(|key| eval[key].as_f64().unwrap());
+    assert!((loss.exp() - perplexity).abs() < 1e-9 * perplexity, "{eval}");
+    // A gradient that is not divided by the number of tokens is 1,368 times as long.
+    let norm = metrics(&one_out, "step")[0]["grad_norm"].as_f64().unwrap();
+    assert!(norm < 3.0, "{norm}");
     for (mpi, ranks) in [(Mpi::Open, 2), (Mpi::Open, 3), (Mpi::Mpich, 4)] {
         let (many, out) = run(mpi, ranks);
         let difference = difference(&one, &many);

@@ -11,6 +11,7 @@
 //! | [`batch`] | a batch in flat memory |
 //! | [`augment`] | random changes of training images |
 //! | [`prefetch`] | a thread that prepares batches ahead |
+//! | `handing` | how batches get from that thread to the training loop |
 //! | [`prepare`] | raw material becomes parts to train on |
 //! | [`facts`] | what is in a data set, for people |
 //! | [`limits`] | caps on what a file may ask for |
@@ -23,6 +24,7 @@ pub mod batch;
 pub mod cut;
 pub mod facts;
 pub mod formats;
+mod handing;
 pub mod idx;
 pub mod images;
 pub mod limits;

@@ -9,12 +9,13 @@
 //! batches that were still good. In the steady state nothing is allocated.
 
 use super::augment::{Augment, Worker};
+use super::handing::Handing;
 use super::sampling::{Draws, Sampling};
 use super::{Batch, Cut, Dataset, sampler::Sampler};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -181,48 +182,6 @@ fn produce(
     Ok(())
 }
 
-/// Hands batches over to the training loop.
-///
-/// A thread that is parked in a full queue has to be woken by the one that takes a batch out: on a virtual
-/// machine 40 to 90 µs of the training loop's time, in each step. This one looks again after a while instead, and the
-/// loop, which has the other batches of the queue by then, never pays.
-struct Handing {
-    /// Without a second batch in the queue there is no time to look away.
-    parks: bool,
-    /// When the last batch was handed over.
-    last: Instant,
-    /// Mean time from one to the next.
-    between: Duration,
-}
-
-/// Bounds of the time between two looks.
-const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(5)];
-
-impl Handing {
-    fn new(ahead: usize) -> Handing {
-        Handing { parks: ahead < 3, last: Instant::now(), between: Duration::ZERO }
-    }
-
-    /// Whether there was somebody to take the batch.
-    fn over(&mut self, ready: &SyncSender<Batch>, mut batch: Batch) -> bool {
-        if self.parks {
-            return ready.send(batch).is_ok();
-        }
-        loop {
-            match ready.try_send(batch) {
-                Ok(()) => break,
-                Err(TrySendError::Disconnected(_)) => return false,
-                Err(TrySendError::Full(back)) => batch = back,
-            }
-            std::thread::sleep(self.between.clamp(PAUSES[0], PAUSES[1]));
-        }
-        let since = self.last.elapsed();
-        self.last += since;
-        self.between = (7 * self.between + since) / 8;
-        true
-    }
-}
-
 /// The labels that count in a whole global batch. A sum of whole numbers, the same in any order.
 fn global_weight(dataset: &dyn Dataset, positions: Range<u64>, draws: &Draws) -> f64 {
     if dataset.labels_per_sample() == 1 {
@@ -262,6 +221,50 @@ mod tests {
         }
         fn fingerprint(&self) -> String {
             String::new()
+        }
+    }
+
+    /// Sample i has two labels, of which i % 3 count.
+    struct Pairs;
+
+    impl Dataset for Pairs {
+        fn len(&self) -> usize {
+            10
+        }
+        fn sample_shape(&self) -> &[usize] {
+            &[1]
+        }
+        fn classes(&self) -> usize {
+            3
+        }
+        fn labels_per_sample(&self) -> usize {
+            2
+        }
+        fn weight(&self, index: usize) -> u64 {
+            (index % 3) as u64
+        }
+        fn read(&self, index: usize, out: &mut [f32]) -> Result<u32> {
+            out.fill(index as f32);
+            Ok(0)
+        }
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_global_batch_weighs_what_its_samples_weigh_on_every_rank() {
+        for rank in 0..3 {
+            let mut plan = plan(10, 4, rank, 3, 1);
+            plan.steps = 0..3;
+            let whole = plan.sampling.draws(&plan.sampler, 0);
+            let mut loader = Loader::start(Arc::new(Pairs), plan).unwrap();
+            for positions in [0..4, 4..8, 8..10] {
+                let weights = positions.map(|p| whole.at(p).sample % 3).sum::<u64>();
+                let batch = loader.next_batch().unwrap().unwrap();
+                assert_eq!(batch.global_weight, weights as f64);
+                assert_eq!(batch.labels.len(), 2 * batch.len());
+            }
         }
     }
 

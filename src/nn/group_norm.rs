@@ -163,20 +163,18 @@ impl GroupNormOp {
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
-    /// The gradient behind the ReLU, and that of `x` if it is wanted.
-    fn gradients(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Vec<f32>, Option<Tensor>)> {
+    /// The gradient behind the ReLU.
+    fn behind_relu(&self, y: &Tensor, grad: &Tensor) -> candle_core::Result<Vec<f32>> {
         let grad = grad.contiguous()?;
         let grad = Host::of(&grad);
-        let before = match self.relu {
-            true => relu::masked(Host::of(y).values()?, grad.values()?),
-            false => grad.values()?.to_vec(),
-        };
-        let mut dx = before.clone();
+        match self.relu {
+            true => Ok(relu::masked(Host::of(y).values()?, grad.values()?)),
+            false => Ok(grad.values()?.to_vec()),
+        }
+    }
+
+    /// Turns the gradient behind the ReLU, `dx`, into that of `x`; gives it if it is wanted.
+    fn gradient(&self, x: &Tensor, mut dx: Vec<f32>) -> candle_core::Result<Option<Tensor>> {
         let stats = self.stats.get().map_or(&[][..], |stats| stats);
         let zeros = || vec![0.0; self.layer.channels()];
         let mut sums = [zeros(), zeros()];
@@ -185,9 +183,7 @@ impl GroupNormOp {
         self.with_plan(x.shape(), |plan| backward(plan, values, stats, &mut dx, &mut sums))?;
         self.layer.weight.write_grad(|slot, how| store(slot, &sums[0], how))?;
         self.layer.bias.write_grad(|slot, how| store(slot, &sums[1], how))?;
-        let wanted = x.track_op();
-        let dx = wanted.then(|| Tensor::from_vec(dx, x.shape(), x.device())).transpose()?;
-        Ok((before, dx))
+        x.track_op().then(|| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
     }
 }
 
@@ -213,7 +209,7 @@ impl CustomOp2 for GroupNormOp {
         y: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.gradients(x, y, grad)?.1, None))
+        Ok((self.gradient(x, self.behind_relu(y, grad)?)?, None))
     }
 }
 
@@ -242,7 +238,9 @@ impl CustomOp3 for GroupNormOp {
         y: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (before, dx) = self.gradients(x, y, grad)?;
+        // The shortcut's gradient is the one behind the ReLU as it is: only here it is needed twice.
+        let before = self.behind_relu(y, grad)?;
+        let dx = self.gradient(x, before.clone())?;
         let wanted = shortcut.track_op();
         let before = wanted.then(|| Tensor::from_vec(before, y.shape(), y.device())).transpose()?;
         Ok((dx, None, before))
