@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "guards/loss_scale.rs"]
+mod loss_scale;
 
 use common::{BOTH, Ended, Job, Mpi, card, metrics, status, under};
 use serde_json::Value;

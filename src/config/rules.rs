@@ -72,6 +72,12 @@ fn unused_options(card: &Card, rules: &mut Rules) {
     for (wrong, field, what) in card.schedule.problems() {
         rules.refuse_if(wrong, &[&format!("schedule.{field}"), "schedule.kind"], &what);
     }
+    let scale = card.train.loss_scale.as_ref();
+    rules.refuse_if(
+        scale.is_some_and(|scale| !scale.initial.is_power_of_two()),
+        &["train.loss_scale.initial"],
+        "must be a power of two, by which gradients are multiplied and divided without rounding",
+    );
     let hidden = !card.model.hidden.is_empty() && card.model.kind != ModelKind::Mlp;
     unused(rules, hidden, "model.hidden", "model.kind", "`mlp`");
     let no_test = !card.data.is_evaluated();

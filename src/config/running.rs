@@ -100,7 +100,8 @@ pub enum Wire {
     F32,
     /// The range of f32 with 8 bits of precision.
     Bf16,
-    /// 11 bits of precision; values beyond 65,504 become infinite and stop the job.
+    /// 11 bits of precision, nothing below 6e-8; values beyond 65,504 become infinite and stop the job. Use
+    /// it with `train.loss_scale`.
     F16,
 }
 
@@ -205,6 +206,8 @@ pub enum FaultKind {
     Long,
     /// One gradient becomes NaN.
     Nan,
+    /// One gradient becomes infinite.
+    Inf,
     /// The loss that the rank reports is ten times what it is.
     Spike,
     /// One bit of one parameter flips after the step.

@@ -1,4 +1,4 @@
-//! The training loop: [`Train`], [`EarlyStopping`].
+//! The training loop: [`Train`], [`LossScale`], [`EarlyStopping`].
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,12 @@ pub struct Train {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
+    /// Multiply the loss by a power of two that follows the gradients' range, so that 16-bit gradients
+    /// (`comm.wire`) neither vanish nor overflow; the gradient is divided by it before it is clipped. A
+    /// gradient that is not finite halves it on all ranks and leaves that step's update out, whatever
+    /// `guards.non_finite` says; `guards.max_skips` in a row end the run. When left out: no scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// So much of each label is spread evenly over all classes, as in PyTorch's `CrossEntropyLoss`; the
     /// evaluation is not concerned.
     #[serde(default)]
@@ -63,6 +69,24 @@ fn yes() -> bool {
 }
 fn default_eval_batch() -> usize {
     500
+}
+
+/// A dynamic loss scale, with the names and meanings of PyTorch's `GradScaler`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossScale {
+    /// The scale of the first step: a power of two.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub initial: u32,
+    /// It doubles (up to 16,777,216) after so many steps in a row without overflow; `null`: never.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub growth_interval: Option<u64>,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        LossScale { initial: 65_536, growth_interval: Some(2000) }
+    }
 }
 
 /// Early stopping, with the names and meanings of Keras's callback.

@@ -22,6 +22,9 @@ pub enum Record {
         lr: f64,
         /// Norm of the gradient before clipping.
         grad_norm: f64,
+        /// What the loss was multiplied by before the backward pass, where the card wants that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loss_scale: Option<u32>,
         /// Samples (tokens, of text) of this step over its wall time, all ranks together.
         samples_per_s: f64,
         /// Share of the step's wall time that rank 0 spent in gradient reduction.
@@ -41,6 +44,9 @@ pub enum Record {
         lr: f64,
         /// As in [`Record::Step`]; null when it is NaN or infinite.
         grad_norm: f64,
+        /// As in [`Record::Step`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loss_scale: Option<u32>,
         /// What was wrong, on which rank, in which tensor, with which samples.
         why: String,
     },

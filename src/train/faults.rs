@@ -206,14 +206,23 @@ impl Dataset for Panicking {
 /// Whether the card orders a spoiled gradient in `step`, on any rank: that step reduces after the
 /// backward pass, since what is spoiled after a bucket has left would reach no other rank.
 pub fn spoil_a_gradient(faults: &[Fault], step: u64) -> bool {
-    faults.iter().any(|f| f.step == step && f.kind == FaultKind::Nan)
+    faults.iter().any(|f| f.step == step && spoilt(f.kind).is_some())
 }
 
 /// Spoils one gradient where the card orders it, after the backward pass of `step`.
 pub fn after_backward(faults: &[Fault], step: u64, rank: usize, params: &ParamSet) {
-    let ordered = |f: &&Fault| f.rank == rank && f.step == step && f.kind == FaultKind::Nan;
-    if faults.iter().any(|f| ordered(&f)) {
-        params.grads().with_bucket(0, |bucket| bucket[0] = f32::NAN);
+    let mut ordered = faults.iter().filter(|f| f.rank == rank && f.step == step);
+    if let Some(value) = ordered.find_map(|f| spoilt(f.kind)) {
+        params.grads().spoil(value);
+    }
+}
+
+/// What a fault of this kind makes of a gradient.
+fn spoilt(kind: FaultKind) -> Option<f32> {
+    match kind {
+        FaultKind::Nan => Some(f32::NAN),
+        FaultKind::Inf => Some(f32::INFINITY),
+        _ => None,
     }
 }
 

@@ -200,6 +200,9 @@ fn optimizer(card: &Card) -> String {
     let (o, s) = (&card.optimizer, &card.schedule);
     let mut text = format!("{:?}, lr {}", o.kind, o.lr).to_lowercase();
     text += &format!(", {:?} schedule", s.kind).to_lowercase();
+    if let Some(scale) = &card.train.loss_scale {
+        text += &format!(", loss scale from {}", human::count(scale.initial.into()));
+    }
     if s.warmup_steps > 0 {
         text += &format!(" after {} warm-up steps", s.warmup_steps);
     }

@@ -124,7 +124,7 @@ pub fn time_steps(
         .map(|step| {
             let leaves = leaves.as_mut();
             let (card, votes, limit) = (&job.card, Votes::default(), f64::INFINITY);
-            let settings = Settings { card, overlap, leaves, votes, limit };
+            let settings = Settings { card, overlap, leaves, votes, loss_scale: None, limit };
             let lr = rates.at(step);
             let taken = step::take(&mut job.replica, &mut loader, group, settings, step, lr)?;
             if !taken.updated {

@@ -100,6 +100,7 @@ mod tests {
             tally: Tally::default(),
             votes: Votes::default(),
             grad_norm: 1.0,
+            loss_scale: None,
             updated: true,
             lr: 0.1,
             wall,

@@ -25,6 +25,9 @@ pub struct Replica {
     optimizer: Box<dyn Optimizer>,
     device: Device,
     seed: u64,
+    /// What the loss is multiplied by before the backward pass, and the gradient divided by in the
+    /// update: a power of two.
+    pub loss_scale: f32,
     /// Of the labels, while training.
     smoothing: f32,
     shape: Vec<usize>,
@@ -82,7 +85,7 @@ impl Replica {
         let optimizer = optim::build_for(&card.optimizer, &names, &lens)?;
         let (device, shape) = (device.clone(), shape.to_vec());
         let (seed, smoothing) = (card.seed, card.train.label_smoothing);
-        Ok(Replica { model, params, optimizer, device, seed, smoothing, shape })
+        Ok(Replica { model, params, optimizer, device, seed, loss_scale: 1.0, smoothing, shape })
     }
 
     /// Forward and backward over one micro-batch. The loss is the sum over its labels divided by the
@@ -102,7 +105,8 @@ impl Replica {
         enter(Phase::Forward);
         let start = Instant::now();
         let (losses, tally) = self.losses(batch, true)?;
-        let loss = (losses.sum_all()? * (1.0 / batch.global_weight))?;
+        let factor = f64::from(self.loss_scale) / batch.global_weight;
+        let loss = (losses.sum_all()? * factor)?;
         let turn = Instant::now();
         spent.forward += turn - start;
         enter(Phase::Backward);
@@ -160,11 +164,13 @@ impl Replica {
         mean().map_err(|e| self.of_batch(e, &batch))
     }
 
-    /// One optimizer step with the reduced gradients, each multiplied by `scale` (clipping).
+    /// One optimizer step with the reduced gradients, each divided by the loss scale and multiplied by
+    /// `scale` (clipping).
     ///
     /// # Errors
     /// When parameters cannot be copied from or to their device.
     pub fn update(&mut self, lr: f64, scale: f32) -> Result<()> {
+        let scale = scale / self.loss_scale;
         let Replica { params, optimizer, device, .. } = self;
         optimizer.begin_step(lr);
         for (i, param) in params.iter().enumerate() {

@@ -161,6 +161,7 @@ impl Reporter {
                 accuracy: taken.tally.accuracy(),
                 lr: taken.lr,
                 grad_norm: taken.grad_norm,
+                loss_scale: taken.loss_scale,
                 samples_per_s: taken.tally.count / wall,
                 comm_share: taken.comm.as_secs_f64() / wall,
                 input_share: taken.input.as_secs_f64() / wall,
@@ -178,9 +179,9 @@ impl Reporter {
         self.totals.skipped += 1;
         self.warn(&format!("step {} is skipped: {why}", step + 1));
         let (step, epoch) = (step + 1, self.plan.epoch_of(step) + 1);
-        let (loss, grad_norm) = (taken.tally.mean_loss(), taken.grad_norm);
-        let why = why.to_owned();
-        let record = Record::Skip { step, epoch, loss, lr: taken.lr, grad_norm, why };
+        let StepReport { tally, lr, grad_norm, loss_scale, .. } = *taken;
+        let (loss, why) = (tally.mean_loss(), why.to_owned());
+        let record = Record::Skip { step, epoch, loss, lr, grad_norm, loss_scale, why };
         self.folder.as_mut().map_or(Ok(()), |folder| folder.record(&record))
     }
 

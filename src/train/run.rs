@@ -157,8 +157,9 @@ impl<'a> Run<'a> {
         let votes = self.wishes.votes();
         let Job { card, replica, .. } = &mut *self.job;
         let (overlap, limit) = (overlap.next(), self.guards.limit());
+        let loss_scale = self.guards.loss_scale();
         let leaves = self.leaves.as_mut();
-        let settings = Settings { card, overlap, leaves, votes, limit };
+        let settings = Settings { card, overlap, leaves, votes, loss_scale, limit };
         let taken = step::take(replica, loader, group, settings, self.done, lr)?;
         if taken.updated {
             if let Some(spike) = self.guards.updated(&taken) {

@@ -32,8 +32,10 @@ pub struct StepReport {
     pub tally: Tally,
     /// Wishes to leave, over all ranks.
     pub votes: Votes,
-    /// Norm of the gradient before clipping.
+    /// Norm of the gradient before clipping, without the loss scale.
     pub grad_norm: f64,
+    /// What the loss was multiplied by before the backward pass, where the card wants that.
+    pub loss_scale: Option<u32>,
     /// Whether the parameters were updated: not with a loss or gradient that is not finite, nor with a
     /// loss above the limit.
     pub updated: bool,
@@ -71,6 +73,8 @@ pub struct Settings<'a> {
     pub leaves: Option<&'a mut Leaves>,
     /// This rank's wishes to leave.
     pub votes: Votes,
+    /// What the loss is multiplied by before the backward pass.
+    pub loss_scale: Option<u32>,
     /// With a loss above it, nothing is updated.
     pub limit: f64,
 }
@@ -88,6 +92,9 @@ pub fn take(
     lr: f64,
 ) -> Result<StepReport> {
     let (start, card) = (Instant::now(), settings.card);
+    let loss_scale = settings.loss_scale;
+    // Exact: a power of two up to 2²⁴.
+    replica.loss_scale = loss_scale.map_or(1.0, |scale| scale as f32);
     at_step(step + 1);
     faults::before_step(&card.faults, step + 1, group)?;
     let (rank, spent) = (group.rank(), Spent::default());
@@ -98,6 +105,7 @@ pub fn take(
     };
     let Spent { input, forward, backward } = passes.spent;
     let Reduced { tally, votes, grad_norm, exposed } = reduced;
+    let grad_norm = grad_norm / f64::from(replica.loss_scale);
     enter(Phase::Optimizer);
     let update = Instant::now();
     let finite = tally.loss.is_finite() && grad_norm.is_finite();
@@ -110,6 +118,7 @@ pub fn take(
         tally,
         votes,
         grad_norm,
+        loss_scale,
         updated,
         lr,
         wall,
@@ -150,7 +159,7 @@ fn by_leaves(
 ) -> Result<Reduced> {
     let grads = passes.replica.params.grads();
     for leaf in leaves.own() {
-        grads.begin_step();
+        leaves.begin(leaf, grads);
         let tally = passes.next(leaf + 1 == leaves.own().end)?;
         leaves.put(leaf, grads, tally)?;
     }

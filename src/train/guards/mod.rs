@@ -4,6 +4,7 @@
 //! Every decision here follows from numbers that all ranks have alike, so they stop, skip or go on
 //! together.
 
+mod loss_scale;
 mod non_finite;
 pub mod replicas;
 pub mod rewind;
@@ -15,6 +16,7 @@ use super::step::StepReport;
 use crate::collective::Group;
 use crate::config::{self, Card, NonFinite, SpikeAction};
 use crate::error::{Error, Result};
+use loss_scale::LossScale;
 use replicas::Replicas;
 use serde::{Deserialize, Serialize};
 use spike::Window;
@@ -29,6 +31,9 @@ const REMEMBERED: usize = 1000;
 pub struct State {
     /// Steps without an update, up to now without a break.
     in_a_row: u64,
+    /// The loss scale, where the card has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
     /// The last losses, where spikes are watched for.
     losses: Window,
     /// Steps that left no trace since the run went back to before them: first and last, from 1.
@@ -39,6 +44,7 @@ pub struct State {
 /// The guards of a run.
 pub struct Guards {
     rule: config::Guards,
+    scaling: Option<config::LossScale>,
     replicas: Replicas,
     state: State,
 }
@@ -47,9 +53,25 @@ impl Guards {
     /// The guards that `card` asks for, of a run that goes on with `state` after `done` of `total`
     /// steps.
     #[must_use]
-    pub fn new(card: &Card, state: State, done: u64, total: u64) -> Guards {
-        let rule = card.guards.clone();
-        Guards { replicas: Replicas::new(rule.replicas_every, done, total), rule, state }
+    pub fn new(card: &Card, mut state: State, done: u64, total: u64) -> Guards {
+        let (rule, scaling) = (card.guards.clone(), card.train.loss_scale.clone());
+        if let Some(rule) = &scaling {
+            state.loss_scale.get_or_insert_with(|| LossScale::new(rule));
+        }
+        let replicas = Replicas::new(rule.replicas_every, done, total);
+        Guards { rule, scaling, replicas, state }
+    }
+
+    /// What the loss of the next step is multiplied by, where the card wants that.
+    #[must_use]
+    pub fn loss_scale(&self) -> Option<u32> {
+        self.state.loss_scale.map(LossScale::get)
+    }
+
+    fn rescale(&mut self, finite: bool) {
+        if let (Some(rule), Some(scale)) = (&self.scaling, &mut self.state.loss_scale) {
+            scale.see(rule, finite);
+        }
     }
 
     /// The watch over replicas.
@@ -76,6 +98,7 @@ impl Guards {
     /// A step was taken with its update. Gives what is to be said of its loss.
     pub fn updated(&mut self, taken: &StepReport) -> Option<String> {
         self.state.in_a_row = 0;
+        self.rescale(true);
         let spike = self.rule.spike.as_ref()?;
         let loss = taken.tally.mean_loss();
         let told = self.state.losses.describe(spike, loss);
@@ -98,17 +121,27 @@ impl Guards {
     ) -> Result<String> {
         let (loss, norm) = (taken.tally.mean_loss(), taken.grad_norm);
         let finite = taken.is_finite();
+        self.state.in_a_row += 1;
+        self.rescale(finite);
         let spike = self.rule.spike.as_ref().filter(|_| finite);
-        let why = match spike.and_then(|spike| self.state.losses.describe(spike, loss)) {
-            Some(why) => why,
-            None => {
+        let scales = !finite && taken.loss_scale.is_some();
+        let stops = !finite && !scales && self.rule.non_finite == NonFinite::Stop;
+        let goes_on = !stops && self.state.in_a_row < self.rule.max_skips;
+        let spiked = spike.and_then(|spike| self.state.losses.describe(spike, loss));
+        let why = match (spiked, taken.loss_scale, self.loss_scale()) {
+            (Some(why), ..) => why,
+            // An overflow is in the nature of a scale: whose it was is of interest where it is the last.
+            (None, Some(was), Some(is)) if goes_on => format!(
+                "the loss is {loss} and the gradient's norm {norm} with the loss scale {was}, which is \
+                 {is} from now on"
+            ),
+            (None, scale, _) => {
                 let found = non_finite::find_out(step, job, group)?;
-                format!("the loss is {loss} and the gradient's norm {norm}, {found}")
+                let scale = scale.map_or(String::new(), |s| format!(" with the loss scale {s}"));
+                format!("the loss is {loss} and the gradient's norm {norm}{scale}, {found}")
             }
         };
-        self.state.in_a_row += 1;
-        let stops = !finite && self.rule.non_finite == NonFinite::Stop;
-        if !stops && self.state.in_a_row < self.rule.max_skips {
+        if goes_on {
             return Ok(why);
         }
         let skips = if stops {
