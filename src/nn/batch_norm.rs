@@ -3,7 +3,7 @@
 
 use super::elementary::sum_of;
 use super::hook::tracked;
-use super::host::{Host, store, sum, values};
+use super::host::{Host, sum, values};
 use super::params::{Init, Param, ParamBuilder};
 use crate::error::{Error, Result};
 use crate::util::wide::wide;
@@ -294,8 +294,8 @@ impl BatchNormOp {
             sums.iter().skip(at).step_by(2).map(|&v| v as f32).collect()
         };
         // What other ranks add to these arrives with the gradients themselves.
-        layer.bias.write_grad(|slot, how| store(slot, &part(0), how))?;
-        layer.weight.write_grad(|slot, how| store(slot, &part(1), how))?;
+        layer.bias.put_grad(&part(0))?;
+        layer.weight.put_grad(&part(1))?;
         if self.train {
             layer.sum_over_ranks(&mut sums)?;
         }

@@ -9,7 +9,7 @@
 
 use super::conv::{Conv2d, backward_images, forward_images, store_zeros};
 use super::direct;
-use super::host::{Host, store, values};
+use super::host::{Host, values};
 use super::im2col::Geometry;
 use super::params::{Param, ParamBuilder};
 use super::pool::{self, DEAD, MAX_WINDOW, Plane, alive_sum};
@@ -105,14 +105,14 @@ impl BlockOp {
         let mut dx = x.track_op().then(|| vec![0.0; x.elem_count()]);
         let (images, weight) = (Host::of(x), Host::of(conv.weight.tensor()));
         let (images, weight) = (images.values()?, weight.values()?);
-        conv.weight.write_grad(|slot, how| {
+        conv.weight.write_whole_grad(|slot, how| {
             if images.is_empty() {
                 return store_zeros(slot, how);
             }
             let (x, bias, dx) = (images, &mut bias[..], dx.as_deref_mut());
             sparse::backward(sparse::Backward { g, x, weight, grad, argmax, slot, how, bias, dx });
         })?;
-        self.block.bias.write_grad(|slot, how| store(slot, &bias, how))?;
+        self.block.bias.put_grad(&bias)?;
         dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
     }
 }

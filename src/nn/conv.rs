@@ -8,7 +8,7 @@
 use super::gemm::{Mat, matmul};
 use super::grads::Write;
 use super::hook::tracked;
-use super::host::{Host, store, sum, values};
+use super::host::{Host, sum, values};
 use super::im2col::{Geometry, col2im, im2col};
 use super::params::{Init, Param, ParamBuilder};
 use super::shortcut;
@@ -187,7 +187,7 @@ pub(super) fn backward_images(
     })?;
     // After the weight's slot is released: both may lie in one bucket, behind one lock.
     if let Some(param) = &conv.bias {
-        param.write_grad(|slot, how| store(slot, &bias, how))?;
+        param.put_grad(&bias)?;
     }
     dx.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
 }

@@ -110,10 +110,19 @@ pub fn matmul(c: &mut [f32], a: Mat, b: Mat, how: Write) {
     }
 }
 
+/// Whether [`matmul`] with [`Write::Add`] adds to each value the same bits that [`Write::Set`] would have
+/// put there: the sums over k must be formed in registers, in one go. `gemm` cuts k into blocks of at least
+/// 512 and takes other ways for vectors and for k below 3.
+#[must_use]
+pub fn adds_whole(a: Mat, b: Mat) -> bool {
+    (3..=512).contains(&a.cols) && a.rows > 1 && b.cols > 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nn::testing::random;
+    use proptest::prelude::*;
 
     fn naive(a: Mat, b: Mat) -> Vec<f32> {
         let at =
@@ -146,6 +155,24 @@ mod tests {
                 matmul(&mut c, a, b, Write::Add);
                 assert!(c.iter().zip(&expected).all(|(&x, &y)| close(x, 2.0 * y)), "{m} {n} {k}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_product_that_adds_whole_adds_the_bits_of_the_product(
+            m in 2usize..160, n in 2usize..160, k in 3usize..=512, turned in 0..4,
+        ) {
+            let (a, b, before) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+            let a = if turned & 1 == 0 { Mat::new(&a, m, k) } else { Mat::new(&a, k, m).t() };
+            let b = if turned & 2 == 0 { Mat::new(&b, k, n) } else { Mat::new(&b, n, k).t() };
+            prop_assert!(adds_whole(a, b));
+            let mut product = vec![0.0; m * n];
+            matmul(&mut product, a, b, Write::Set);
+            let mut sum = before.clone();
+            matmul(&mut sum, a, b, Write::Add);
+            let same = |i: usize| sum[i].to_bits() == (before[i] + product[i]).to_bits();
+            prop_assert!((0..m * n).all(same));
         }
     }
 

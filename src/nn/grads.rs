@@ -6,6 +6,7 @@
 //! on names, shapes and that order alone, so it is equal on all ranks. Buckets are reduced in index
 //! order, whatever rank finishes what first.
 
+use super::host::store;
 use super::ready::Ready;
 use crate::error::Result;
 use crate::util::aligned::FlatBuf;
@@ -49,12 +50,16 @@ struct Slot {
     bucket: usize,
     range: Range<usize>,
     written: AtomicBool,
+    /// Whether this step's gradient went to [`GradBuckets::onto`].
+    added_there: AtomicBool,
 }
 
 /// The gradients of all parameters, in buckets.
 pub struct GradBuckets {
     buckets: Vec<Mutex<FlatBuf>>,
     slots: Vec<Slot>,
+    /// Sums, by bucket, to which the gradients of the pass that goes on are to be added.
+    onto: Mutex<Option<Vec<FlatBuf>>>,
     ready: Ready,
 }
 
@@ -93,7 +98,8 @@ impl GradBuckets {
             let start = sizes[bucket];
             sizes[bucket] += padded;
             let range = start..start + lens[i];
-            slots[i] = Some(Slot { bucket, range, written: AtomicBool::new(false) });
+            slots[i] =
+                Some(Slot { bucket, range, written: false.into(), added_there: false.into() });
         }
         let slots: Vec<Slot> = slots.into_iter().flatten().collect();
         assert_eq!(slots.len(), lens.len(), "the order must name each parameter once");
@@ -101,13 +107,14 @@ impl GradBuckets {
             sizes.into_iter().map(|n| Ok(Mutex::new(allocate(n)?))).collect::<Result<Vec<_>>>()?;
         let bucket_of = slots.iter().map(|slot| slot.bucket).collect();
         let ready = Ready::new(bucket_of, buckets.len(), course.writes.clone());
-        Ok(GradBuckets { buckets, slots, ready })
+        Ok(GradBuckets { buckets, slots, onto: Mutex::new(None), ready })
     }
 
     /// Forgets the gradients of the step before. What the slots hold stays until it is overwritten.
     pub fn begin_step(&self) {
         for slot in &self.slots {
             slot.written.store(false, Relaxed);
+            slot.added_there.store(false, Relaxed);
         }
     }
 
@@ -118,6 +125,53 @@ impl GradBuckets {
         let result = write(&mut self.lock(slot.bucket)[slot.range.clone()], how);
         self.ready.wrote(i);
         result
+    }
+
+    /// As [`GradBuckets::write`], by a `write` that with [`Write::Add`] adds to each value *one* number,
+    /// formed elsewhere: the same bits as when the slot is set and then added. So it may go where
+    /// [`GradBuckets::add_onto`] wants it.
+    pub fn write_whole<R>(&self, i: usize, write: impl FnOnce(&mut [f32], Write) -> R) -> R {
+        let slot = &self.slots[i];
+        if self.ready.writes_of(i) != Some(1) || slot.written.load(Relaxed) {
+            return self.write(i, write);
+        }
+        let mut onto = self.lock_onto();
+        let Some(sums) = onto.as_mut() else {
+            drop(onto);
+            return self.write(i, write);
+        };
+        slot.written.store(true, Relaxed);
+        slot.added_there.store(true, Relaxed);
+        let result = write(&mut sums[slot.bucket][slot.range.clone()], Write::Add);
+        self.ready.wrote(i);
+        result
+    }
+
+    /// Lets the gradients of the next pass be added to `sums`, laid out as the buckets: the same bits as
+    /// when they are added after the pass, without reading and writing most of them again. Comes after
+    /// [`GradBuckets::begin_step`].
+    pub fn add_onto(&self, sums: Vec<FlatBuf>) {
+        *self.lock_onto() = Some(sums);
+    }
+
+    /// After that pass: the sums, with every gradient added; a parameter without one adds zeros.
+    pub fn added(&self) -> Option<Vec<FlatBuf>> {
+        let mut sums = self.lock_onto().take()?;
+        self.zero_missing();
+        for slot in self.slots.iter().filter(|slot| !slot.added_there.load(Relaxed)) {
+            let bucket = self.lock(slot.bucket);
+            let sum = &mut sums[slot.bucket][slot.range.clone()];
+            store(sum, &bucket[slot.range.clone()], Write::Add);
+        }
+        Some(sums)
+    }
+
+    /// Spoils the first gradient of the first bucket, wherever it has gone: a rehearsal.
+    pub fn spoil(&self, value: f32) {
+        if let Some(sums) = self.lock_onto().as_mut() {
+            sums[0][0] = value;
+        }
+        self.lock(0)[0] = value;
     }
 
     /// Shows the gradient of parameter `i`.
@@ -173,6 +227,10 @@ impl GradBuckets {
         let mut bucket = self.lock(k);
         assert_eq!(bucket.len(), other.len(), "a bucket keeps its length");
         std::mem::swap(&mut *bucket, other);
+    }
+
+    fn lock_onto(&self) -> MutexGuard<'_, Option<Vec<FlatBuf>>> {
+        self.onto.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self, k: usize) -> MutexGuard<'_, FlatBuf> {
@@ -253,6 +311,38 @@ mod tests {
         assert_eq!(grads.missing(), [1]);
         grads.begin_step();
         assert_eq!(grads.write(0, |_, how| how), Write::Set);
+    }
+
+    #[test]
+    fn gradients_that_are_formed_whole_are_added_to_the_sums_at_once_and_the_others_afterwards() {
+        let course = Course { order: vec![3, 2, 1, 0], writes: vec![1, 1, 2, 1] };
+        let bytes = BucketBytes { first: 64, others: 4096 };
+        let grads = GradBuckets::laid_out(&[2; 4], &course, bytes, &mut FlatBuf::zeroed).unwrap();
+        let sums = || {
+            let lens = (0..grads.bucket_count()).map(|k| grads.with_bucket(k, |b| b.len()));
+            let mut sums: Vec<FlatBuf> = lens.map(|n| FlatBuf::zeroed(n).unwrap()).collect();
+            sums.iter_mut().for_each(|sum| sum.fill(100.0));
+            sums
+        };
+        grads.with_bucket(0, |bucket| bucket.fill(f32::NAN));
+        grads.begin_step();
+        grads.add_onto(sums());
+        assert_eq!(grads.write_whole(0, |g, how| (store(g, &[1.0, 2.0], how), how).1), Write::Add);
+        assert_eq!(grads.write(1, |g, how| (store(g, &[3.0, 4.0], how), how).1), Write::Set);
+        // Written twice in a pass: its own two parts come first.
+        for expected in [Write::Set, Write::Add] {
+            let how = grads.write_whole(2, |g, how| (store(g, &[5.0, 6.0], how), how).1);
+            assert_eq!(how, expected);
+        }
+        let sums = grads.added().unwrap();
+        let of = |i: usize| sums[grads.slots[i].bucket][grads.slots[i].range.clone()].to_vec();
+        assert_eq!(
+            [of(0), of(1), of(2), of(3)],
+            [[101.0, 102.0], [103.0, 104.0], [110.0, 112.0], [100.0, 100.0]]
+        );
+        assert!(grads.added().is_none());
+        grads.begin_step();
+        assert_eq!(grads.write_whole(0, |_, how| how), Write::Set);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::groups::{Plan, backward, normalise};
 use super::hook::tracked;
-use super::host::{Host, store};
+use super::host::Host;
 use super::params::{Init, Param, ParamBuilder};
 use super::recycle::Buffer;
 use super::relu;
@@ -181,8 +181,8 @@ impl GroupNormOp {
         let values = Host::of(x);
         let values = values.values()?;
         self.with_plan(x.shape(), |plan| backward(plan, values, stats, &mut dx, &mut sums))?;
-        self.layer.weight.write_grad(|slot, how| store(slot, &sums[0], how))?;
-        self.layer.bias.write_grad(|slot, how| store(slot, &sums[1], how))?;
+        self.layer.weight.put_grad(&sums[0])?;
+        self.layer.bias.put_grad(&sums[1])?;
         x.track_op().then(|| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
     }
 }

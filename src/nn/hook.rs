@@ -3,7 +3,7 @@
 //! Candle calls the backward pass of an op once, when the gradient of its result is complete. So an
 //! identity op on a parameter sees the whole gradient of that parameter, whatever is built on top.
 
-use super::host::{store, values};
+use super::host::values;
 use super::params::Param;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -39,7 +39,7 @@ impl CustomOp1 for Hook {
 
     fn bwd(&self, _arg: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.flatten_all()?.to_vec1::<f32>()?;
-        self.0.write_grad(|slot, how| store(slot, &grad, how))?;
+        self.0.put_grad(&grad)?;
         // The gradient is where it belongs: Candle need not keep it. Allowed for variables only.
         Ok(None)
     }

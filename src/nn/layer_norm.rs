@@ -5,7 +5,7 @@
 
 use super::elementary::sum_of;
 use super::hook::tracked;
-use super::host::{Host, store};
+use super::host::Host;
 use super::params::{Init, Param, ParamBuilder};
 use super::recycle::Buffer;
 use crate::error::{Error, Result};
@@ -95,8 +95,8 @@ impl LayerNorm {
         let mut sums = [vec![0.0; self.width()], vec![0.0; self.width()]];
         let [by_weight, by_bias] = &mut sums;
         backward(x, weight.values()?, stats, grad, base, by_weight, by_bias);
-        self.weight.write_grad(|slot, how| store(slot, &sums[0], how))?;
-        self.bias.write_grad(|slot, how| store(slot, &sums[1], how))
+        self.weight.put_grad(&sums[0])?;
+        self.bias.put_grad(&sums[1])
     }
 }
 

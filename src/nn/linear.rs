@@ -1,10 +1,10 @@
 //! Dense layer, as `torch.nn.functional.linear`, with ReLU or GELU when asked.
 
 use super::gelu;
-use super::gemm::{Mat, matmul};
+use super::gemm::{Mat, adds_whole, matmul};
 use super::grads::Write;
 use super::hook::tracked;
-use super::host::{Host, store, values};
+use super::host::{Host, values};
 use super::params::{Init, Param, ParamBuilder};
 use super::recycle::Buffer;
 use super::relu;
@@ -182,10 +182,13 @@ impl Linear {
         if let Some(bias) = &self.bias {
             let mut sum = vec![0.0; outputs];
             add_rows(grad, &mut sum);
-            bias.write_grad(|slot, how| store(slot, &sum, how))?;
+            bias.put_grad(&sum)?;
         }
-        let (grad, x) = (Mat::new(grad, rows, outputs), Mat::new(x, rows, inputs));
-        self.weight.write_grad(|slot, how| matmul(slot, grad.t(), x, how))
+        let (grad, x) = (Mat::new(grad, rows, outputs).t(), Mat::new(x, rows, inputs));
+        if adds_whole(grad, x) {
+            return self.weight.write_whole_grad(|slot, how| matmul(slot, grad, x, how));
+        }
+        self.weight.write_grad(|slot, how| matmul(slot, grad, x, how))
     }
 
     /// The gradient of the layer's input; `grad` is that before the activation.

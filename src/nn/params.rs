@@ -5,6 +5,7 @@
 //! when the model is complete, and everything else (buckets, optimizer, hashes, files) follows it.
 
 use super::grads::{BucketBytes, Course, GradBuckets, Write};
+use super::host::store;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::util::aligned::FlatBuf;
@@ -88,8 +89,32 @@ impl Param {
         &self,
         write: impl FnOnce(&mut [f32], Write) -> R,
     ) -> candle_core::Result<R> {
+        self.in_place(|grads, i| grads.write(i, write))
+    }
+
+    /// The same where each value of the gradient is formed elsewhere before it is set or added
+    /// ([`GradBuckets::write_whole`]).
+    ///
+    /// # Errors
+    /// As [`Param::write_grad`].
+    pub fn write_whole_grad<R>(
+        &self,
+        write: impl FnOnce(&mut [f32], Write) -> R,
+    ) -> candle_core::Result<R> {
+        self.in_place(|grads, i| grads.write_whole(i, write))
+    }
+
+    /// Enters a gradient that is complete.
+    ///
+    /// # Errors
+    /// As [`Param::write_grad`].
+    pub fn put_grad(&self, grad: &[f32]) -> candle_core::Result<()> {
+        self.write_whole_grad(|slot, how| store(slot, grad, how))
+    }
+
+    fn in_place<R>(&self, f: impl FnOnce(&GradBuckets, usize) -> R) -> candle_core::Result<R> {
         match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((grads, i)) => Ok(grads.write(*i, write)),
+            Some((grads, i)) => Ok(f(grads, *i)),
             None => Err(candle_core::Error::Msg(format!(
                 "{}: backward before the parameter set is complete",
                 self.name

@@ -48,6 +48,11 @@ impl Ready {
         !self.writes.is_empty()
     }
 
+    /// How often parameter `i` is written in a pass, if that is known.
+    pub(super) fn writes_of(&self, i: usize) -> Option<u32> {
+        self.writes.get(i).copied()
+    }
+
     /// Begins to watch a pass in order to learn its course.
     pub fn learn(&self) {
         let mut progress = self.lock();

@@ -36,6 +36,8 @@ pub struct Leaves {
     shape: collective::Leaves,
     own: Range<usize>,
     nodes: Joiner<Sums>,
+    /// The node to whose sums the gradient of the leaf that goes on is added.
+    left: Option<Range<usize>>,
     /// Memory for nodes: at most 2·log₂ of this rank's leaves are ever needed.
     spare: Vec<Sums>,
     tallies: Vec<Tally>,
@@ -64,6 +66,7 @@ impl Leaves {
             shape: collective::Leaves::new(count, &runs),
             own: run(rank),
             nodes: Joiner::new(count),
+            left: None,
             spare,
             tallies: Vec::new(),
         }))
@@ -75,31 +78,37 @@ impl Leaves {
         self.own.clone()
     }
 
+    /// Before the pass over `leaf`. Where the sum of its left sibling is there, the gradient is added to
+    /// that as it is formed.
+    pub fn begin(&mut self, leaf: usize, grads: &GradBuckets) {
+        grads.begin_step();
+        let node = leaf..leaf + 1;
+        if self.nodes.sibling_of(&node).is_some()
+            && let Some((left, sums)) = self.nodes.pop()
+        {
+            self.left = Some(left);
+            grads.add_onto(sums);
+        }
+    }
+
     /// Takes the gradient of `leaf` out of the buckets. A leaf without samples counts as zeros.
     ///
     /// # Errors
     /// [`Error::Internal`], never seen.
     pub fn put(&mut self, leaf: usize, grads: &GradBuckets, tally: Tally) -> Result<()> {
-        grads.zero_missing();
         self.tallies.push(tally);
-        let node = leaf..leaf + 1;
-        if let Some(sums) = self.nodes.sibling_of(&node) {
-            // The left sibling is there: add where the gradient lies, copy nothing.
-            for (k, sum) in sums.iter_mut().enumerate() {
-                grads.with_bucket(k, |bucket| f32::reduce(Op::Sum, sum, bucket));
-            }
-            if let Some((left, sums)) = self.nodes.pop() {
-                self.join(left.start..node.end, sums);
-            }
+        if let (Some(left), Some(sums)) = (self.left.take(), grads.added()) {
+            self.join(left.start..leaf + 1, sums);
             return Ok(());
         }
+        grads.zero_missing();
         let mut sums = self.spare.pop().ok_or_else(|| {
             Error::Internal(format!("leaf {leaf}: more sums are needed than were counted"))
         })?;
         for (k, sum) in sums.iter_mut().enumerate() {
             grads.swap_bucket(k, sum);
         }
-        self.join(node, sums);
+        self.join(leaf..leaf + 1, sums);
         Ok(())
     }
 
