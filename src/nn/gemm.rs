@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::grads::Write;
+use super::params::Param;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Threads of one product. Ranks share a machine, so the default is 1.
@@ -110,11 +111,20 @@ pub fn matmul(c: &mut [f32], a: Mat, b: Mat, how: Write) {
     }
 }
 
+/// Enters the gradient A·B of `param`.
+///
+/// # Errors
+/// As [`Param::write_grad`].
+pub fn write_gradient(param: &Param, a: Mat, b: Mat) -> candle_core::Result<()> {
+    let write = |slot: &mut [f32], how| matmul(slot, a, b, how);
+    if adds_whole(a, b) { param.write_whole_grad(write) } else { param.write_grad(write) }
+}
+
 /// Whether [`matmul`] with [`Write::Add`] adds to each value the same bits that [`Write::Set`] would have
 /// put there: the sums over k must be formed in registers, in one go. `gemm` cuts k into blocks of at least
 /// 512 and takes other ways for vectors and for k below 3.
 #[must_use]
-pub fn adds_whole(a: Mat, b: Mat) -> bool {
+fn adds_whole(a: Mat, b: Mat) -> bool {
     (3..=512).contains(&a.cols) && a.rows > 1 && b.cols > 1
 }
 

@@ -1,7 +1,7 @@
 //! Dense layer, as `torch.nn.functional.linear`, with ReLU or GELU when asked.
 
 use super::gelu;
-use super::gemm::{Mat, adds_whole, matmul};
+use super::gemm::{self, Mat, matmul};
 use super::grads::Write;
 use super::hook::tracked;
 use super::host::{Host, values};
@@ -185,10 +185,7 @@ impl Linear {
             bias.put_grad(&sum)?;
         }
         let (grad, x) = (Mat::new(grad, rows, outputs).t(), Mat::new(x, rows, inputs));
-        if adds_whole(grad, x) {
-            return self.weight.write_whole_grad(|slot, how| matmul(slot, grad, x, how));
-        }
-        self.weight.write_grad(|slot, how| matmul(slot, grad, x, how))
+        gemm::write_gradient(&self.weight, grad, x)
     }
 
     /// The gradient of the layer's input; `grad` is that before the activation.

@@ -85,10 +85,7 @@ impl Param {
     ///
     /// # Errors
     /// When the parameter belongs to no complete [`ParamSet`].
-    pub fn write_grad<R>(
-        &self,
-        write: impl FnOnce(&mut [f32], Write) -> R,
-    ) -> candle_core::Result<R> {
+    pub fn write_grad(&self, write: impl FnOnce(&mut [f32], Write)) -> candle_core::Result<()> {
         self.in_place(|grads, i| grads.write(i, write))
     }
 
@@ -97,29 +94,26 @@ impl Param {
     ///
     /// # Errors
     /// As [`Param::write_grad`].
-    pub fn write_whole_grad<R>(
+    pub fn write_whole_grad(
         &self,
-        write: impl FnOnce(&mut [f32], Write) -> R,
-    ) -> candle_core::Result<R> {
+        write: impl FnOnce(&mut [f32], Write),
+    ) -> candle_core::Result<()> {
         self.in_place(|grads, i| grads.write_whole(i, write))
     }
 
-    /// Enters a gradient that is complete.
-    ///
-    /// # Errors
-    /// As [`Param::write_grad`].
+    /// Enters a gradient that is complete. Fails as [`Param::write_grad`].
     pub fn put_grad(&self, grad: &[f32]) -> candle_core::Result<()> {
         self.write_whole_grad(|slot, how| store(slot, grad, how))
     }
 
-    fn in_place<R>(&self, f: impl FnOnce(&GradBuckets, usize) -> R) -> candle_core::Result<R> {
-        match &*self.place.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((grads, i)) => Ok(f(grads, *i)),
-            None => Err(candle_core::Error::Msg(format!(
-                "{}: backward before the parameter set is complete",
-                self.name
-            ))),
-        }
+    fn in_place(&self, f: impl FnOnce(&GradBuckets, usize)) -> candle_core::Result<()> {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        let (grads, i) = place.as_ref().ok_or_else(|| {
+            let text = format!("{}: backward before the parameter set is complete", self.name);
+            candle_core::Error::Msg(text)
+        })?;
+        f(grads, *i);
+        Ok(())
     }
 
     /// Lets `f` change the values in place (CPU), or on the host and back (other devices).
