@@ -1,8 +1,9 @@
 //! What can be written on the command line.
 
 use super::bench::args::BenchArgs;
+use super::text_args::TextArgs;
 use crate::comm::launcher;
-use crate::data::prepare::{Missing, Options};
+use crate::data::prepare::{Missing, Options, text};
 use crate::error::Error;
 use crate::train::Device;
 use clap::{Parser, Subcommand};
@@ -29,7 +30,7 @@ pub enum Command {
     /// Evaluate a model on a card's test set.
     Eval(EvalArgs),
     /// Clean, deduplicate, split and count pictures or tables, and write files to train on.
-    Prepare(PrepareArgs),
+    Prepare(Box<PrepareArgs>),
     /// Show what is in a data set: counts, statistics, a few samples.
     Inspect(InspectArgs),
     /// Check this machine, the launcher and MPI, and test every collective on the ranks at hand.
@@ -68,7 +69,8 @@ pub struct InspectArgs {
 /// `annulus prepare`. Interrupted, the same command goes on; the result is the same at any rank count.
 #[derive(Debug, clap::Args)]
 pub struct PrepareArgs {
-    /// Folders of pictures (each class a folder), or CSV files with a header.
+    /// Folders of pictures (each class a folder), CSV files with a header, or text: .jsonl and .txt files or
+    /// folders of them.
     #[arg(required = true)]
     pub sources: Vec<PathBuf>,
     /// Folder for the prepared files: new, or of the same preparation.
@@ -107,20 +109,29 @@ pub struct PrepareArgs {
     /// Split by this column instead of at random: the latest rows are for test, those before them for validation
     #[arg(long, value_name = "COLUMN")]
     pub time: Option<String>,
-    /// Samples of a file
+    /// Samples of a file; of text documents, at most 32 MiB
     #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..))]
     pub shard: u32,
+    /// Text alone has these.
+    #[command(flatten)]
+    pub text: TextArgs,
 }
 
 impl PrepareArgs {
-    /// The options.
+    /// The options for text.
     ///
     /// # Errors
-    /// [`Error::Usage`] if shares or sizes are none.
-    pub fn options(&self) -> Result<Options, Error> {
+    /// [`Error::Usage`] if a value is none, or one is for other sources.
+    pub fn text_options(&self) -> Result<text::Options, Error> {
+        let split = self.shares()?;
+        self.options()?.refuse_for_text()?;
+        self.text.options(self.seed, split, self.shard as usize)
+    }
+
+    fn shares(&self) -> Result<[f64; 3], Error> {
         let shares: Vec<f64> =
             self.split.split(',').filter_map(|s| s.trim().parse().ok()).collect();
-        let split = match *shares.as_slice() {
+        match *shares.as_slice() {
             [train, val, test]
                 if train > 0.0
                     && val >= 0.0
@@ -128,16 +139,22 @@ impl PrepareArgs {
                     && (train + val + test - 1.0).abs() < 1e-9
                     && self.split.split(',').count() == 3 =>
             {
-                [train, val, test]
+                Ok([train, val, test])
             }
-            _ => {
-                return Err(Error::Usage(format!(
-                    "--split {}: three shares that add up to 1 are needed, the first above 0; example: \
+            _ => Err(Error::Usage(format!(
+                "--split {}: three shares that add up to 1 are needed, the first above 0; example: \
                      --split 0.8,0.1,0.1",
-                    self.split
-                )));
-            }
-        };
+                self.split
+            ))),
+        }
+    }
+
+    /// The options for pictures and tables.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if shares or sizes are none.
+    pub fn options(&self) -> Result<Options, Error> {
+        let split = self.shares()?;
         let resize = self.resize.as_ref().map(|text| {
             let sides =
                 text.split_once('x').and_then(|(r, c)| Some([r.parse().ok()?, c.parse().ok()?]));

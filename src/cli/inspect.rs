@@ -83,6 +83,11 @@ fn prepared(folder: &Path) -> Result<()> {
         let name = class["name"].as_str().unwrap_or_default().escape_debug().to_string();
         fact("class", &format!("{name}: {}, {}, {}", of("train"), of("val"), of("test")));
     }
+    for part in manifest["parts"].as_array().into_iter().flatten() {
+        let of = |what: &str| format!("{} {what}", part[what]);
+        let name = part["name"].as_str().unwrap_or_default();
+        fact("part", &format!("{name}: {}, {}, {}", of("documents"), of("bytes"), of("tokens")));
+    }
     let files = manifest["files"].as_array().map_or(0, Vec::len);
     fact("files", &format!("{files}; options {}", manifest["options"]));
     Ok(())

@@ -8,6 +8,8 @@ mod ending;
 mod eval;
 mod inspect;
 mod prepare;
+mod prepare_text;
+mod text_args;
 mod train;
 
 use crate::collective::Group;

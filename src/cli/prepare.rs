@@ -2,10 +2,12 @@
 //! same command goes on after an interruption.
 
 use super::args::PrepareArgs;
+use super::prepare_text;
 use crate::collective::Group;
 use crate::data::prepare::plan::{self, Plan};
 use crate::data::prepare::shard::{self, Written};
 use crate::data::prepare::table::Column;
+use crate::data::prepare::text;
 use crate::data::prepare::{CHUNK, Material, Options, Record};
 use crate::error::{Error, Result};
 use crate::report::console::say;
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Of the notes on work that is not finished.
-const WORK: &str = ".prepare";
+pub(super) const WORK: &str = ".prepare";
 
 /// So long a rank may take for a chunk or a file on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -28,15 +30,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// When sources, options or output folder are not what they should be; all ranks get the same error.
 pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
     group.set_deadline(PATIENCE);
+    if group.together(text::is_text(&args.sources))? {
+        return prepare_text::run(args, group);
+    }
+    group.together(args.text.refuse())?;
     let options = group.together(args.options())?;
     let material = group.together(Material::open(&args.sources, &options))?;
     let key = group.together(material.key(&options))?;
     group.require_equal("the sources that each rank sees", &key)?;
     let done = group.from_rank_0(|| claim(&args.out, &key).map(|done| vec![u8::from(done)]))?;
     if done == [1] {
-        if group.rank() == 0 {
-            say(&format!("{} is prepared already", args.out.display()));
-        }
+        say_prepared(&args.out, group);
         return Ok(());
     }
     let records = examine(&material, &args.out, group)?;
@@ -61,8 +65,15 @@ pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
     Ok(())
 }
 
+/// Says that there was nothing to do.
+pub(super) fn say_prepared(out: &Path, group: &Group) {
+    if group.rank() == 0 {
+        say(&format!("{} is prepared already", out.display()));
+    }
+}
+
 /// Makes the output folder ours; whether all is done already.
-fn claim(out: &Path, key: &str) -> Result<bool> {
+pub(super) fn claim(out: &Path, key: &str) -> Result<bool> {
     let work = out.join(WORK);
     let file = work.join("key");
     match std::fs::read_to_string(&file) {
@@ -148,7 +159,7 @@ fn write(
         let name = shard::name(*part, range.start, options);
         let path = args.out.join(&name);
         let noted = read_note::<Written>(&note(i));
-        if noted.is_some_and(|noted| noted.file == name && is_whole(&path, &noted)) {
+        if noted.is_some_and(|noted| noted.file == name && is_whole(&path, &noted.blake3)) {
             return Ok(());
         }
         let samples = &job.plan.parts[*part][range.clone()];
@@ -160,12 +171,17 @@ fn write(
     group.together(written.ok_or_else(|| lost(&args.out.join(WORK))))
 }
 
-fn is_whole(path: &Path, noted: &Written) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| blake3::hash(&bytes).to_hex().as_str() == noted.blake3)
+/// Whether the file is there with this hash.
+pub(super) fn is_whole(path: &Path, blake3: &str) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| blake3::hash(&bytes).to_hex().as_str() == blake3)
 }
 
 /// Does pieces 0, 1, …: each rank one, then all wait for each other, and again.
-fn in_turns(pieces: usize, group: &mut Group, work: impl Fn(usize) -> Result<()>) -> Result<()> {
+pub(super) fn in_turns(
+    pieces: usize,
+    group: &mut Group,
+    work: impl Fn(usize) -> Result<()>,
+) -> Result<()> {
     for first in (0..pieces).step_by(group.size()) {
         let mine = first + group.rank();
         let outcome = if mine < pieces { work(mine) } else { Ok(()) };
@@ -175,16 +191,16 @@ fn in_turns(pieces: usize, group: &mut Group, work: impl Fn(usize) -> Result<()>
 }
 
 /// A note that is missing or was cut off is work that was not done.
-fn read_note<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(super) fn read_note<T: DeserializeOwned>(path: &Path) -> Option<T> {
     std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
-fn write_note(path: &Path, note: &impl Serialize) -> Result<()> {
+pub(super) fn write_note(path: &Path, note: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(note).map_err(|e| Error::Internal(format!("a note: {e}")))?;
     write_whole(path, &bytes)
 }
 
-fn lost(path: &Path) -> Error {
+pub(super) fn lost(path: &Path) -> Error {
     Error::Io(format!(
         "{}: was written by another rank and cannot be read here; is --out on a file system that all \
          hosts share?",
@@ -193,7 +209,7 @@ fn lost(path: &Path) -> Error {
 }
 
 /// Removes notes and what interrupted writers left behind; the key stays, so that the folder is known.
-fn clean(out: &Path) -> Result<()> {
+pub(super) fn clean(out: &Path) -> Result<()> {
     let work = out.join(WORK);
     for folder in [out, &work] {
         let entries = std::fs::read_dir(folder).map_err(|e| Error::reading(folder, &e))?;

@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod lines;
 pub mod metrics;
 pub mod preparation;
+pub mod preparation_text;
 pub mod run_folder;
 pub mod status;
 mod terminal;

@@ -177,12 +177,7 @@ impl Outcome<'_> {
     }
 
     fn html(&self, report: &Value) -> String {
-        let mut html = String::from(
-            "<!doctype html><meta charset=\"utf-8\"><title>annulus prepare</title><style>body{font:\
-             15px sans-serif;max-width:60em;margin:2em auto}table{border-collapse:collapse}td,th{padding:\
-             2px 10px;text-align:left;border-bottom:1px solid #ddd}i{display:inline-block;height:.8em;\
-             background:#47c}</style>\n",
-        );
+        let mut html = STYLE.to_owned();
         let items = &report["items"];
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -224,8 +219,14 @@ impl Outcome<'_> {
     }
 }
 
+/// How a report begins.
+pub(super) const STYLE: &str = "<!doctype html><meta charset=\"utf-8\"><title>annulus prepare</title>\
+    <style>body{font:15px sans-serif;max-width:60em;margin:2em auto}table{border-collapse:collapse}\
+    td,th{padding:2px 10px;text-align:left;border-bottom:1px solid #ddd}i{display:inline-block;\
+    height:.8em;background:#47c}</style>\n";
+
 /// Removed items that the page shows.
-const LISTED: usize = 1000;
+pub(super) const LISTED: usize = 1000;
 
 /// Mean and standard deviation of `n` bytes as 0..1, from their sum and the sum of their squares.
 fn moments(n: u128, [sum, squares]: [u128; 2]) -> (f64, f64) {
@@ -236,13 +237,13 @@ fn moments(n: u128, [sum, squares]: [u128; 2]) -> (f64, f64) {
     (sum as f64 / n as f64 / 255.0, variance.sqrt() / 255.0)
 }
 
-fn pretty(value: &Value) -> Result<Vec<u8>> {
+pub(super) fn pretty(value: &Value) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::Internal(format!("a report as JSON: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

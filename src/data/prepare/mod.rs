@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`pictures`] | folders of pictures, class = folder |
 //! | [`table`] | CSV files with a column of labels |
+//! | [`text`] | documents |
 //! | [`plan`] | what is kept, what is removed and why, which sample is in which part |
 //! | [`near`] | groups of pictures that look alike |
 //! | [`shard`] | a file of samples, with hash and statistics |
@@ -16,6 +17,7 @@ pub mod pictures;
 pub mod plan;
 pub mod shard;
 pub mod table;
+pub mod text;
 
 use crate::error::{Error, Result};
 use pictures::Pictures;
@@ -66,6 +68,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// Refuses what is for pictures or tables.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the first that was given.
+    pub fn refuse_for_text(&self) -> Result<()> {
+        self.suit(true).and_then(|()| self.suit(false)).map_err(|_| {
+            Error::Usage(
+                "--resize, --grey and --drop-near are for pictures, --ignore, --group and --time for \
+                 tables, and the sources are text; leave them out"
+                    .to_owned(),
+            )
+        })
+    }
+
     /// Refuses what is for the other kind of sources.
     fn suit(&self, pictures: bool) -> Result<()> {
         let others: &[(bool, &str)] = if pictures {

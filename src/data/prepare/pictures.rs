@@ -116,7 +116,7 @@ impl Pictures {
 }
 
 /// The files below a folder; names that begin with a dot are left out, links to folders not followed.
-fn walk(root: &Path, below: &str, found: &mut Vec<String>) -> Result<()> {
+pub(super) fn walk(root: &Path, below: &str, found: &mut Vec<String>) -> Result<()> {
     for (path, name) in folder::entries(&root.join(below))? {
         let about = std::fs::symlink_metadata(&path).map_err(|e| Error::reading(&path, &e))?;
         let name = if below.is_empty() { name } else { format!("{below}/{name}") };
