@@ -407,6 +407,96 @@ fn characters_that_only_other_parts_have_stand_as_spaces_and_are_counted() {
     trains(&out, 1);
 }
 
+/// `scripts/golden/make_data.py` wrote the tokenizers, the texts, and what Python makes of them.
+#[cfg(feature = "tokenizers")]
+#[test]
+fn tokenizers_give_the_tokens_that_they_give_in_python() {
+    let golden = common::root().join("tests/golden/data");
+    let golden_tokens = read(golden.join("tokens.json"));
+    let texts: Vec<&str> =
+        golden_tokens["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let museum = Museum::new();
+    let lines: String = texts.iter().map(|text| line(text)).collect();
+    let source = museum.put("texts.jsonl", lines.as_bytes());
+    for (name, expected) in golden_tokens["tokenizers"].as_object().unwrap() {
+        let out = museum.path(name);
+        let end = expected["end"].as_str().unwrap();
+        under(Mpi::Open, 2)
+            .arg_paths(["prepare"], &[&source])
+            .arg_paths(["--out"], &[&out])
+            .arg_paths(["--tokenizer"], &[&golden.join(format!("tokenizer-{name}.json"))])
+            .args(["--end", end, "--split", "1,0,0"])
+            .succeed();
+        let bytes = std::fs::read(out.join("train-00000.bin")).unwrap();
+        let found: Vec<u64> =
+            bytes.chunks_exact(2).map(|b| u64::from(u16::from_le_bytes([b[0], b[1]]))).collect();
+        let mut ids = Vec::new();
+        for text in expected["ids"].as_array().unwrap() {
+            ids.extend(text.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()));
+            ids.push(expected["end_id"].as_u64().unwrap());
+        }
+        assert_eq!(found, ids, "{name}");
+        let data = json!({
+            "format": "tokens",
+            "train": {"files": ["train-00000.bin"]},
+            "classes": expected["classes"],
+            "text": {"context": 256, "ids": "u16"},
+        });
+        assert_eq!(read(out.join("data.json")), data, "{name}");
+        let part = &read(out.join("manifest.json"))["parts"][0];
+        assert_eq!((&part["tokens"], &part["documents"]), (&json!(ids.len()), &json!(texts.len())));
+    }
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn tokens_of_a_tokenizer_are_the_same_at_any_rank_count_and_train() {
+    let museum = Museum::new();
+    plant(&museum);
+    let tokenizer = common::root().join("tests/golden/data/tokenizer-gpt.json");
+    let outs = [1, 2, 3].map(|ranks| {
+        let out = museum.path(&ranks.to_string());
+        under(Mpi::Open, ranks)
+            .arg_paths(["prepare"], &[&museum.path("raw")])
+            .arg_paths(["--out"], &[&out])
+            .arg_paths(["--tokenizer"], &[&tokenizer])
+            .args(["--end", "<|endoftext|>", "--separator", "--8<--", "--shard", "100"])
+            .succeed();
+        out
+    });
+    let one = contents(&outs[0]);
+    assert!(one.keys().filter(|name| name.ends_with(".bin")).count() > 3, "{:?}", one.keys());
+    assert!(outs.iter().all(|out| contents(out) == one));
+    trains(&outs[0], 2);
+}
+
+#[cfg(feature = "tokenizers")]
+#[test]
+fn bad_tokenizers_are_told_what_is_wrong_with_them() {
+    let museum = Museum::new();
+    let source = museum.put("t.txt", b"only one document, and not a long one");
+    let good = common::root().join("tests/golden/data/tokenizer-gpt.json");
+    let good = std::fs::read_to_string(good).unwrap();
+    let refuses = |content: &str, more: &[&str], code: i32, word: &str| {
+        let tokenizer = museum.put("tokenizer.json", content.as_bytes());
+        let ended = under(Mpi::Open, 2)
+            .arg_paths(["prepare"], &[&source])
+            .arg_paths(["--out"], &[&museum.path("out")])
+            .arg_paths(["--tokenizer"], &[&tokenizer])
+            .args(more)
+            .run();
+        assert_eq!(ended.code, code, "{}", ended.all_output());
+        assert!(ended.stderr.contains(word), "`{word}` is missing: {}", ended.all_output());
+    };
+    refuses(&good[..good.len() / 2], &[], 65, "is no tokenizer: EOF");
+    refuses("{\"model\": {\"type\": \"New\"}}", &[], 65, "is no tokenizer: ");
+    refuses(&good.replace("\"dropout\":null", "\"dropout\":0.1"), &[], 65, "at random");
+    refuses(&good, &["--end", "</s>"], 65, "no token `</s>` (--end); its special tokens: <|endoftext|>");
+    refuses(&good, &["--tokens", "bytes"], 64, "cannot be used with");
+    let huge = good.replace("\"<|endoftext|>\":0", "\"<|endoftext|>\":99999");
+    refuses(&huge, &[], 65, "tokens; a card can have 2 to 65536");
+}
+
 #[test]
 fn the_order_of_the_sources_parts_nothing() {
     let museum = Museum::new();

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Writes the small data sets of tests/golden/data and what the Python libraries for them read.
 
-    python scripts/golden/make_data.py [FOLDER]        (needs numpy, pandas, pillow, pyarrow, safetensors, webdataset)
+    python scripts/golden/make_data.py [FOLDER]
+    (needs numpy, pandas, pillow, pyarrow, safetensors, tokenizers, webdataset)
 
 expected.json lists cases. Each has the `data` section of a card and what the training samples must be:
 their shape, labels, the first numbers of each, and each sample's sum of numbers times their places, which
 no other order of the numbers has. Everything comes from fixed seeds.
+
+tokens.json has texts and what the tokenizers in tokenizer-*.json make of them.
 """
 
 import decimal
@@ -302,10 +305,69 @@ def parquet(folder, rng):
     case("parquet", data, x, back["species"].astype("category").cat.codes)
 
 
+def tokens(folder, _):
+    """Three small tokenizers, of the kinds of GPT-2, BERT and T5, and their tokens of some texts."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    plays = pathlib.Path(__file__).parents[2] / "data/shakespeare/plays.txt"
+    lines = plays.read_text().splitlines()[:6000]
+    end = "<|endoftext|>"
+    gpt = Tokenizer(models.BPE())
+    gpt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    gpt.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    gpt_trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[end], initial_alphabet=alphabet, show_progress=False)
+    bert = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    bert.normalizer = normalizers.BertNormalizer(lowercase=True)
+    bert.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    bert_trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    t5 = Tokenizer(models.Unigram())
+    t5.normalizer = normalizers.NFKC()
+    t5.pre_tokenizer = pre_tokenizers.Metaspace()
+    t5_trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    texts = [
+        "To be, or not to be: that is the question.",
+        "Enter GHOST and Hamlet\n\tHAMLET.  Whither wilt thou lead me?   Speak; I'll go no further.",
+        f"a text that spells {end} and [SEP] and </s> out",
+        "Grüße aus Köln, naïve café: ½ ﬁne — 東京 😀 привет",
+        "x" * 300,
+        " ".join(lines[1000:1060]).strip(),
+    ]
+    result = {"texts": texts, "tokenizers": {}}
+    for name, tokenizer, trainer, last in [
+        ("gpt", gpt, gpt_trainer, end),
+        ("bert", bert, bert_trainer, "[SEP]"),
+        ("t5", t5, t5_trainer, "</s>"),
+    ]:
+        tokenizer.train_from_iterator(lines, trainer)
+        if name == "bert":
+            ids = [(token, tokenizer.token_to_id(token)) for token in ["[CLS]", "[SEP]"]]
+            tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ids)
+            # As files of models often have it; prepared documents must be whole all the same.
+            tokenizer.enable_truncation(16)
+            tokenizer.enable_padding(length=16)
+        tokenizer.save(str(folder / f"tokenizer-{name}.json"), pretty=False)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        assert all(max(i) < tokenizer.get_vocab_size() for i in ids)
+        result["tokenizers"][name] = {
+            "classes": tokenizer.get_vocab_size(),
+            "end": last,
+            "end_id": tokenizer.token_to_id(last),
+            "ids": ids,
+        }
+    (folder / "tokens.json").write_text(json.dumps(result, ensure_ascii=False) + "\n")
+
+
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/data")
     folder.mkdir(parents=True, exist_ok=True)
-    for make in [cifar, npy, tensors, pictures, shards, tables, parquet]:
+    for make in [cifar, npy, tensors, pictures, shards, tables, parquet, tokens]:
         make(folder, np.random.default_rng(2026))
     text = ",\n".join(json.dumps(case) for case in CASES)
     (folder / "expected.json").write_text(f"[\n{text}\n]\n")

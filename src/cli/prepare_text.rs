@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As [`super::prepare::run`].
 pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
-    let options = group.together(args.text_options())?;
+    let mut options = group.together(args.text_options())?;
+    let tokenizer = group.together(args.text.tokenizer(&options))?;
+    options.tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer.blake3().to_owned());
     let sources = Sources::open(&args.sources, options.separator.as_deref());
     let sources = group.together(sources)?;
     let key = group.together(key(&sources, &options))?;
@@ -42,7 +44,9 @@ pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
         .map(|n| [0, 4, 8].map(|at| u32::from_le_bytes([n[at], n[at + 1], n[at + 2], n[at + 3]])))
         .collect();
     let plan = group.together(plan::make(&records, removed, &near, &options))?;
-    let job = Job { sources: &sources, records: &records, plan: &plan, options: &options };
+    let tokenizer = tokenizer.as_ref();
+    let job =
+        Job { sources: &sources, records: &records, plan: &plan, options: &options, tokenizer };
     let notes = write(&job, &args.out, group)?;
     group.from_rank_0(|| {
         let outcome = Outcome { job: &job, notes: &notes };
@@ -163,7 +167,7 @@ fn write(job: &Job, out: &Path, group: &mut Group) -> Result<Vec<Note>> {
     let note = |i: usize| out.join(WORK).join(format!("file-{i:06}.json"));
     let one = |i: usize, vocabulary: Option<&Vocabulary>| {
         let (part, number, range) = &files[i];
-        let name = shard::name(*part, *number);
+        let name = shard::name(*part, *number, job.options.tokens);
         let path = out.join(&name);
         let noted = read_note::<Note>(&note(i)).map(|note| note.written);
         if noted.is_some_and(|noted| noted.file == name && is_whole(&path, &noted.blake3)) {
@@ -180,7 +184,7 @@ fn write(job: &Job, out: &Path, group: &mut Group) -> Result<Vec<Note>> {
     in_turns(training, group, |i| one(i, None))?;
     let mut notes = group.together(read(0..training))?;
     let vocabulary = Vocabulary::of(&notes);
-    group.together(vocabulary.classes(job.options.tokens))?;
+    group.together(job.classes(&vocabulary))?;
     let known = (job.options.tokens == Tokens::Characters).then_some(&vocabulary);
     in_turns(files.len() - training, group, |i| one(training + i, known))?;
     notes.extend(group.together(read(training..files.len()))?);

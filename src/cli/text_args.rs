@@ -1,7 +1,9 @@
 //! What can be written on the command line of `annulus prepare` for text.
 
+use crate::data::prepare::text::tokenizer::Tokenizer;
 use crate::data::prepare::text::{Options, Tokens};
 use crate::error::{Error, Result};
+use std::path::PathBuf;
 
 /// Options for text alone.
 #[derive(Debug, clap::Args)]
@@ -23,7 +25,11 @@ pub struct TextArgs {
     /// What is a token: bytes, or the characters of the training part [default: bytes]
     #[arg(long, value_name = "bytes|characters", value_parser = ["bytes", "characters"])]
     pub tokens: Option<String>,
-    /// Follows each document; \n, \t and \\ are escapes [default: \n]
+    /// Tokens by this tokenizer.json of Hugging Face, at most 65,536 different ones
+    #[arg(long, value_name = "FILE", conflicts_with = "tokens")]
+    pub tokenizer: Option<PathBuf>,
+    /// Follows each document; \n, \t and \\ are escapes [default: \n]; with --tokenizer the name of one of its
+    /// tokens [default: nothing]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub end: Option<String>,
     /// Tokens of a window in data.json [default: 256]
@@ -50,7 +56,11 @@ impl TextArgs {
                     .to_owned(),
             ));
         }
-        let characters = self.tokens.as_deref() == Some("characters");
+        let (tokens, end) = match (&self.tokenizer, self.tokens.as_deref()) {
+            (Some(_), _) => (Tokens::Tokenizer, ""),
+            (None, Some("characters")) => (Tokens::Characters, "\\n"),
+            (None, _) => (Tokens::Bytes, "\\n"),
+        };
         Ok(Options {
             seed,
             split,
@@ -58,11 +68,21 @@ impl TextArgs {
             separator: separator.map(str::to_owned),
             min_chars: self.min_chars.unwrap_or(20),
             alike,
-            tokens: if characters { Tokens::Characters } else { Tokens::Bytes },
-            end: unescaped(self.end.as_deref().unwrap_or("\\n"))?,
+            tokens,
+            tokenizer: None,
+            end: unescaped(self.end.as_deref().unwrap_or(end))?,
             context: self.context.unwrap_or(256) as usize,
             shard,
         })
+    }
+
+    /// The tokenizer, if one was given.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`].
+    pub fn tokenizer(&self, options: &Options) -> Result<Option<Tokenizer>> {
+        let open = |path| Tokenizer::open(path, &options.end);
+        self.tokenizer.as_deref().map(open).transpose()
     }
 
     /// Refuses these options, where the sources are no text.
@@ -76,6 +96,7 @@ impl TextArgs {
             (self.min_chars.is_some(), "--min-chars"),
             (self.alike.is_some(), "--alike"),
             (self.tokens.is_some(), "--tokens"),
+            (self.tokenizer.is_some(), "--tokenizer"),
             (self.end.is_some(), "--end"),
             (self.context.is_some(), "--context"),
         ];

@@ -200,6 +200,10 @@ impl Outcome<'_> {
         if self.job.options.tokens == Tokens::Characters {
             tokens["vocabulary"] = json!(vocabulary.characters());
         }
+        if let Some(tokenizer) = self.job.tokenizer {
+            tokens["tokenizer_blake3"] = json!(tokenizer.blake3());
+            tokens["vocabulary"] = json!(tokenizer.classes());
+        }
         json!({
             "part": self.part(0),
             "tokens": tokens,
@@ -218,13 +222,19 @@ impl Outcome<'_> {
             all.filter(|file| file.starts_with(&begin)).collect()
         };
         let options = self.job.options;
-        let mut card = json!({"format": "text", "train": {"files": files(0)}});
+        let of_tokenizer = options.tokens == Tokens::Tokenizer;
+        let format = if of_tokenizer { "tokens" } else { "text" };
+        let mut card = json!({"format": format, "train": {"files": files(0)}});
         let test = if self.job.plan.parts[2].is_empty() { 1 } else { 2 };
         if !self.job.plan.parts[test].is_empty() {
             card["test"] = json!({"files": files(test)});
         }
-        card["classes"] = json!(Vocabulary::of(self.notes).classes(options.tokens)?);
-        card["text"] = json!({"context": options.context, "vocabulary": options.tokens});
+        card["classes"] = json!(self.job.classes(&Vocabulary::of(self.notes))?);
+        card["text"] = if of_tokenizer {
+            json!({"context": options.context, "ids": "u16"})
+        } else {
+            json!({"context": options.context, "vocabulary": options.tokens})
+        };
         Ok(card)
     }
 

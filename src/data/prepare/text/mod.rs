@@ -9,6 +9,7 @@
 //! | [`minhash`] | signatures, and which documents have nearly the same runs |
 //! | [`plan`] | what is kept, what is removed and why, which document is in which part and file |
 //! | [`shard`] | a file of documents, with hash and counts |
+//! | [`tokenizer`] | tokens by a `tokenizer.json` |
 //!
 //! Of a document that was looked at only its [`Record`] stays in memory, and its signature while
 //! near-duplicates are looked for; the text is read again when it is written.
@@ -19,6 +20,7 @@ mod pieces;
 pub mod plan;
 pub mod shard;
 pub mod sources;
+pub mod tokenizer;
 pub mod words;
 
 use crate::error::{Error, Result};
@@ -35,6 +37,8 @@ pub enum Tokens {
     Bytes,
     /// Characters that occur in the training part.
     Characters,
+    /// Those of a `tokenizer.json`.
+    Tokenizer,
 }
 
 /// What is wished for.
@@ -55,7 +59,9 @@ pub struct Options {
     pub alike: f64,
     /// What is a token.
     pub tokens: Tokens,
-    /// Follows each document.
+    /// The hash of the tokenizer's file.
+    pub tokenizer: Option<String>,
+    /// Follows each document: a text, or the name of a token of the tokenizer.
     pub end: String,
     /// Tokens of a window, in the card's section.
     pub context: usize,

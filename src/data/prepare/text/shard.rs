@@ -2,13 +2,14 @@
 
 use super::plan::Plan;
 use super::sources::{Reading, Sources};
+use super::tokenizer::Tokenizer;
 use super::{Options, Record, Tokens, text};
 use crate::data::prepare::plan::PARTS;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The most tokens that a card can have.
-const VOCABULARY: usize = 65_536;
+pub(super) const VOCABULARY: usize = 65_536;
 
 /// What is known of a written file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Written {
 pub struct Note {
     /// What everybody sees.
     pub written: Written,
-    /// Bytes or code points.
+    /// Bytes, code points, or tokens of the tokenizer.
     pub seen: Vec<u32>,
 }
 
@@ -63,21 +64,6 @@ impl Vocabulary {
         self.0.len()
     }
 
-    /// The classes of a card.
-    ///
-    /// # Errors
-    /// [`Error::Data`] if a card cannot have as many, or so few.
-    pub fn classes(&self, tokens: Tokens) -> Result<usize> {
-        match (tokens, self.count()) {
-            (Tokens::Bytes, _) => Ok(256),
-            (Tokens::Characters, n @ 2..=VOCABULARY) => Ok(n),
-            (Tokens::Characters, n) => Err(Error::Data(format!(
-                "the training part has {n} different characters; 2 to {VOCABULARY} can be tokens; \
-                 give --tokens bytes"
-            ))),
-        }
-    }
-
     /// Its characters, in order.
     #[must_use]
     pub fn characters(&self) -> String {
@@ -97,8 +83,9 @@ impl Vocabulary {
 
 /// The name of a file.
 #[must_use]
-pub fn name(part: usize, number: usize) -> String {
-    format!("{}-{number:05}.txt", PARTS[part])
+pub fn name(part: usize, number: usize, tokens: Tokens) -> String {
+    let kind = if tokens == Tokens::Tokenizer { "bin" } else { "txt" };
+    format!("{}-{number:05}.{kind}", PARTS[part])
 }
 
 /// What the files are made from.
@@ -112,9 +99,27 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// The wishes.
     pub options: &'a Options,
+    /// What makes tokens, if they are neither bytes nor characters.
+    pub tokenizer: Option<&'a Tokenizer>,
 }
 
 impl Job<'_> {
+    /// The classes of a card.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a card cannot have as many, or so few.
+    pub fn classes(&self, vocabulary: &Vocabulary) -> Result<usize> {
+        match (self.tokenizer, self.options.tokens, vocabulary.count()) {
+            (Some(tokenizer), ..) => Ok(tokenizer.classes()),
+            (None, Tokens::Characters, n @ 2..=VOCABULARY) => Ok(n),
+            (None, Tokens::Characters, n) => Err(Error::Data(format!(
+                "the training part has {n} different characters; 2 to {VOCABULARY} can be tokens; \
+                 give --tokens bytes"
+            ))),
+            (None, ..) => Ok(256),
+        }
+    }
+
     /// The bytes of a file, and what is known of it. Characters are those of `vocabulary`, if one is given.
     ///
     /// # Errors
@@ -126,11 +131,16 @@ impl Job<'_> {
         vocabulary: Option<&Vocabulary>,
     ) -> Result<(Vec<u8>, Note)> {
         let mut reading = Reading::of(self.sources);
-        let (mut out, mut size, mut replaced) = (String::new(), [0; 3], 0);
+        let (mut out, mut ids) = (String::new(), Vec::new());
+        let (mut size, mut replaced) = ([0; 3], 0);
         for &document in documents {
             let record = &self.records[document as usize];
             let text = text(&mut reading, record, self.options)?;
             size.iter_mut().zip(record.size).for_each(|(sum, size)| *sum += u64::from(size));
+            if let Some(tokenizer) = self.tokenizer {
+                tokenizer.push(&text, &mut ids)?;
+                continue;
+            }
             for text in [&*text, &*self.options.end] {
                 match vocabulary {
                     Some(vocabulary) => replaced += push_known(&mut out, text, vocabulary),
@@ -143,13 +153,19 @@ impl Job<'_> {
             Tokens::Characters => {
                 (seen(out.chars().map(u32::from), 0x11_0000), out.chars().count())
             }
+            Tokens::Tokenizer => (seen(ids.iter().copied(), VOCABULARY as u32), ids.len()),
+        };
+        let whole = match self.tokenizer {
+            // A vocabulary has at most 65,536 tokens.
+            Some(_) => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
+            None => out.into_bytes(),
         };
         let [bytes, characters, words] = size;
-        let blake3 = blake3::hash(out.as_bytes()).to_hex().to_string();
+        let blake3 = blake3::hash(&whole).to_hex().to_string();
         let (documents, tokens) = (documents.len(), tokens as u64);
         let written =
             Written { file, blake3, documents, bytes, characters, words, tokens, replaced };
-        Ok((out.into_bytes(), Note { written, seen }))
+        Ok((whole, Note { written, seen }))
     }
 }
 
