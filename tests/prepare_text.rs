@@ -413,8 +413,12 @@ fn characters_that_only_other_parts_have_stand_as_spaces_and_are_counted() {
 fn tokenizers_give_the_tokens_that_they_give_in_python() {
     let golden = common::root().join("tests/golden/data");
     let golden_tokens = read(golden.join("tokens.json"));
-    let texts: Vec<&str> =
-        golden_tokens["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let texts: Vec<&str> = golden_tokens["texts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect();
     let museum = Museum::new();
     let lines: String = texts.iter().map(|text| line(text)).collect();
     let source = museum.put("texts.jsonl", lines.as_bytes());
@@ -491,7 +495,12 @@ fn bad_tokenizers_are_told_what_is_wrong_with_them() {
     refuses(&good[..good.len() / 2], &[], 65, "is no tokenizer: EOF");
     refuses("{\"model\": {\"type\": \"New\"}}", &[], 65, "is no tokenizer: ");
     refuses(&good.replace("\"dropout\":null", "\"dropout\":0.1"), &[], 65, "at random");
-    refuses(&good, &["--end", "</s>"], 65, "no token `</s>` (--end); its special tokens: <|endoftext|>");
+    refuses(
+        &good,
+        &["--end", "</s>"],
+        65,
+        "no token `</s>` (--end); its special tokens: <|endoftext|>",
+    );
     refuses(&good, &["--tokens", "bytes"], 64, "cannot be used with");
     let huge = good.replace("\"<|endoftext|>\":0", "\"<|endoftext|>\":99999");
     refuses(&huge, &[], 65, "tokens; a card can have 2 to 65536");

@@ -89,8 +89,9 @@ pub(super) fn separated(
         // Of a long document enough is held that a line behind it is seen as a whole.
         let len =
             reader.line(&mut bytes, LONGEST.max((held + separator.len() + 2) as u64) as usize)?;
-        let line = bytes[held..].trim_ascii_end();
-        let ends = len <= separator.len() as u64 + 2 && line == separator;
+        let line = &bytes[held..];
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let ends = line.strip_suffix(b"\r").unwrap_or(line) == separator;
         if (ends || len == 0)
             && let Some(start) = open.take()
         {

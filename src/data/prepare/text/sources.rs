@@ -260,7 +260,8 @@ mod tests {
         let mut all = vec![(0, Vec::new())];
         let mut at = 0;
         for line in text.split_inclusive('\n') {
-            let ends = separator.is_none_or(|s| line.trim_end() == s);
+            let ends = separator
+                .is_none_or(|s| [s, &format!("{s}\r")].contains(&line.trim_end_matches('\n')));
             at += line.len();
             if separator.is_none() || !ends {
                 all.last_mut().unwrap().1.extend_from_slice(line.as_bytes());
