@@ -84,6 +84,7 @@ fn unused_options(card: &Card, rules: &mut Rules) {
     for (given, field) in [
         (card.data.test_limit.is_some(), "data.test_limit"),
         (card.train.early_stopping.is_some(), "train.early_stopping"),
+        (card.train.eval_every_steps.is_some(), "train.eval_every_steps"),
     ] {
         let what = "needs test samples; give data.test or remove it";
         rules.refuse_if(given && no_test, &[field, "data.test"], what);

@@ -42,10 +42,14 @@ pub struct Train {
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f32,
-    /// Evaluate after every n epochs; the last epoch is always evaluated.
+    /// Evaluate after every n epochs, 0 for none of them; the end of the run is always evaluated.
     #[serde(default = "one_u64")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(max = 1_000_000_000))]
     pub eval_every_epochs: u64,
+    /// Evaluate after every n steps, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub eval_every_steps: Option<u64>,
     /// Samples that a rank evaluates at a time.
     #[serde(default = "default_eval_batch")]
     #[schemars(range(min = 1, max = 1_000_000_000))]

@@ -54,7 +54,7 @@ pub enum Record {
     Eval {
         /// Steps done.
         step: u64,
-        /// Epochs done.
+        /// Epochs done, the last one perhaps in part.
         epoch: u64,
         /// Mean over the test set.
         loss: f64,
@@ -67,7 +67,7 @@ pub enum Record {
         correct: u64,
         /// Test samples (tokens, of text).
         count: u64,
-        /// Wall time of the evaluation in seconds.
+        /// Since the evaluation before it, or the end of an epoch without one.
         seconds: f64,
     },
     /// The end of the run.

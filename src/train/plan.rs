@@ -1,6 +1,6 @@
 //! How long a run is: steps, epochs, and where each step stands. Pure.
 
-use crate::config::Card;
+use crate::config::{Card, Train};
 use crate::data::{Augment, Cut, Feed, Sampler, Sampling};
 use std::sync::Arc;
 
@@ -63,6 +63,19 @@ impl Plan {
     pub fn ends_epoch(&self, step: u64) -> bool {
         (step + 1).is_multiple_of(self.steps_per_epoch) || step + 1 == self.total_steps
     }
+
+    /// Whether there is an evaluation after `done` steps: at the end of the run and wherever the card's
+    /// steps or epochs ask for one.
+    #[must_use]
+    pub fn evaluates_after(&self, rule: &Train, done: u64) -> bool {
+        let epochs = done.is_multiple_of(self.steps_per_epoch).then(|| done / self.steps_per_epoch);
+        // Nothing but 0 is a multiple of 0.
+        let by_epochs = epochs.is_some_and(|n| n.is_multiple_of(rule.eval_every_epochs));
+        done > 0
+            && (done == self.total_steps
+                || by_epochs
+                || rule.eval_every_steps.is_some_and(|n| done.is_multiple_of(n)))
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +102,19 @@ mod tests {
         assert_eq!(plan(960, Some(2), Some(15)).epochs(), 2);
         assert_eq!(plan(960, None, Some(25)).total_steps, 25);
         assert!(plan(960, None, Some(25)).ends_epoch(24));
+    }
+
+    #[test]
+    fn evaluations_come_by_steps_and_by_epochs_and_at_the_end() {
+        let of = |json: &str| -> Vec<u64> {
+            let rule = serde_json::from_str(json).unwrap();
+            let plan = plan(960, None, Some(35));
+            (0..=35).filter(|&done| plan.evaluates_after(&rule, done)).collect()
+        };
+        assert_eq!(of(r#"{"global_batch": 96}"#), [10, 20, 30, 35]);
+        assert_eq!(of(r#"{"global_batch": 96, "eval_every_epochs": 2}"#), [20, 35]);
+        assert_eq!(of(r#"{"global_batch": 96, "eval_every_epochs": 0}"#), [35]);
+        let both = r#"{"global_batch": 96, "eval_every_epochs": 3, "eval_every_steps": 12}"#;
+        assert_eq!(of(both), [12, 24, 30, 35]);
     }
 }

@@ -194,42 +194,51 @@ impl Reporter {
         );
     }
 
-    /// An epoch has ended with step `step`, with an evaluation if it was due.
+    /// What there is to tell after step `step` (from 0): the epoch that ends with it, if one does, and the
+    /// evaluation, if one was due.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn epoch(&mut self, step: u64, eval: Option<Tally>) -> Result<()> {
+    pub fn evaluation(&mut self, step: u64, eval: Option<Tally>) -> Result<()> {
+        let ends_epoch = self.plan.ends_epoch(step);
+        if !ends_epoch && eval.is_none() {
+            return Ok(());
+        }
         let epoch = self.plan.epoch_of(step) + 1;
-        let trained = std::mem::take(&mut self.recent.epoch_tally);
-        let mut text = format!(
-            "epoch {epoch}/{}  loss {:.4}  train {:.2} %",
-            self.plan.epochs(),
-            trained.mean_loss(),
-            100.0 * trained.accuracy()
-        );
-        let perplexity = |eval: &Tally| self.of_tokens.then(|| eval.perplexity());
+        let mut text = if ends_epoch {
+            let trained = std::mem::take(&mut self.recent.epoch_tally);
+            let (loss, share) = (trained.mean_loss(), 100.0 * trained.accuracy());
+            format!("epoch {epoch}/{}  loss {loss:.4}  train {share:.2} %", self.plan.epochs())
+        } else {
+            format!("step {}/{}", step + 1, self.plan.total_steps)
+        };
         if let Some(eval) = eval {
             text += &format!("  test loss {:.4}  test {}", eval.mean_loss(), percent(&eval));
-            text += &perplexity(&eval).map_or(String::new(), |p| format!("  perplexity {p:.3}"));
+            let perplexity = self.perplexity(&eval);
+            text += &perplexity.map_or(String::new(), |p| format!("  perplexity {p:.3}"));
             self.last = Some(eval);
         }
-        text += &format!("  {}", human::duration(self.evaluated.elapsed()));
-        self.console.line(&text);
-        let (seconds, now) = (self.evaluated.elapsed().as_secs_f64(), Instant::now());
-        self.evaluated = now;
-        match (&mut self.folder, eval) {
-            (Some(folder), Some(eval)) => folder.record(&Record::Eval {
+        let now = Instant::now();
+        let since = now - std::mem::replace(&mut self.evaluated, now);
+        self.console.line(&format!("{text}  {}", human::duration(since)));
+        let Some(eval) = eval else { return Ok(()) };
+        let perplexity = self.perplexity(&eval);
+        self.folder.as_mut().map_or(Ok(()), |folder| {
+            folder.record(&Record::Eval {
                 step: step + 1,
                 epoch,
                 loss: eval.mean_loss(),
                 accuracy: eval.accuracy(),
-                perplexity: perplexity(&eval),
+                perplexity,
                 correct: eval.correct as u64,
                 count: eval.count as u64,
-                seconds,
-            }),
-            _ => Ok(()),
-        }
+                seconds: since.as_secs_f64(),
+            })
+        })
+    }
+
+    fn perplexity(&self, eval: &Tally) -> Option<f64> {
+        self.of_tokens.then(|| eval.perplexity())
     }
 
     /// Early stopping has ended the run after `steps` steps.

@@ -21,11 +21,12 @@ use crate::checkpoint::model_file::Named;
 use crate::checkpoint::{self, Snapshot, optimizer};
 use crate::collective::Group;
 use crate::config::SpikeAction;
-use crate::data::Loader;
+use crate::data::{Dataset, Loader};
 use crate::error::{Error, Result};
 use crate::report::lines::Lines;
 use crate::util::processor;
 use crate::util::whereabouts::{Phase, enter};
+use std::sync::Arc;
 
 /// A run between two steps.
 pub struct Run<'a> {
@@ -130,7 +131,7 @@ impl<'a> Run<'a> {
             for text in self.pace.see(&taken, group)? {
                 self.reporter.warn(&text);
             }
-            let score = self.end_of_epoch(group)?;
+            let score = self.evaluate_if_due(group)?;
             self.save_if_due(score, group)?;
             let at_end = self.done == total || self.stopped_early;
             if let Some(leave) = taken.votes.verdict().filter(|_| !at_end) {
@@ -178,15 +179,21 @@ impl<'a> Run<'a> {
         Ok(taken)
     }
 
-    /// Evaluates if an epoch ends here and it is due; gives how good the parameters are.
-    fn end_of_epoch(&mut self, group: &mut Group) -> Result<Option<f64>> {
-        let last = self.done - 1;
-        if !self.job.plan.ends_epoch(last) {
-            return Ok(None);
-        }
-        let eval = self.evaluate_if_due(group)?;
-        self.reporter.epoch(last, eval)?;
-        let Some(eval) = eval else { return Ok(None) };
+    /// Evaluates if it is due after this step, and tells of the epoch that ends with it; gives how good the
+    /// parameters are.
+    fn evaluate_if_due(&mut self, group: &mut Group) -> Result<Option<f64>> {
+        let (card, plan) = (&self.job.card, self.job.plan);
+        let test = self.job.test.as_ref().filter(|_| plan.evaluates_after(&card.train, self.done));
+        let evaluate = |test: &Arc<dyn Dataset>| {
+            evaluate::run(&self.job.replica, test.as_ref(), card.train.eval_batch, group)
+        };
+        let eval = test.map(evaluate).transpose()?;
+        self.reporter.evaluation(self.done - 1, eval)?;
+        eval.map(|eval| self.judge(eval)).transpose()
+    }
+
+    /// What an evaluation means for the run; gives how good the parameters are.
+    fn judge(&mut self, eval: Tally) -> Result<f64> {
         if let Some(watcher) = &mut self.watcher {
             let verdict = watcher.see(eval.mean_loss(), eval.accuracy());
             if verdict.improved && watcher.restores_best() {
@@ -201,19 +208,7 @@ impl<'a> Run<'a> {
         let card = &self.job.card;
         let monitor = card.train.early_stopping.as_ref().map(|rule| rule.monitor);
         let monitor = monitor.unwrap_or(card.checkpoint.monitor);
-        Ok(Some(gain(monitor, eval.mean_loss(), eval.accuracy())))
-    }
-
-    /// Evaluates when an epoch ends whose turn it is, and always at the end of the run.
-    fn evaluate_if_due(&self, group: &mut Group) -> Result<Option<Tally>> {
-        let job = &*self.job;
-        let Some(test) = &job.test else { return Ok(None) };
-        let epochs = job.plan.epoch_of(self.done - 1) + 1;
-        let last = self.done == job.plan.total_steps;
-        if !last && !epochs.is_multiple_of(job.card.train.eval_every_epochs) {
-            return Ok(None);
-        }
-        evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group).map(Some)
+        Ok(gain(monitor, eval.mean_loss(), eval.accuracy()))
     }
 
     /// Keeps the state to go back to after a loss spike, if the card wants that.
