@@ -279,7 +279,7 @@ fn evaluation_counts_each_test_sample_once_at_any_rank_count() {
 fn early_stopping_is_decided_by_all_ranks_together_and_keeps_the_best_model() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("run");
-    let stop = "train.early_stopping={\"monitor\":\"loss\",\"patience\":2,\"min_delta\":0.001}";
+    let stop = "train.early_stopping={\"monitor\":\"val_loss\",\"patience\":2,\"min_delta\":0.001}";
     let sets = ["optimizer.lr=0.3", "schedule.kind=constant", stop, "train.epochs=60"];
     train(Mpi::Open, 3, &sets, &out);
     let evals = metrics(&out, "eval");

@@ -219,6 +219,9 @@ pub struct EvalArgs {
     /// Change an option of the card; may be repeated.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
+    /// Write all numbers, each class and the confusion matrix as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: Device,

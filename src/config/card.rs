@@ -4,7 +4,7 @@
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
 use super::{
-    Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Optimizer, Pictures, Report,
+    Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Metrics, Optimizer, Pictures, Report,
     Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform,
 };
 use schemars::JsonSchema;
@@ -35,6 +35,9 @@ pub struct Card {
     pub schedule: Schedule,
     /// Batch, length of the run, evaluation.
     pub train: Train,
+    /// What evaluations count.
+    #[serde(default)]
+    pub metrics: Metrics,
     /// The same bits at any number of ranks, if given; else they are equal within rounding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reproducible: Option<Reproducible>,

@@ -12,6 +12,7 @@
 //! | `optimizer` | how parameters are updated |
 //! | `training` | the loop |
 //! | `schedule` | the learning rate over the run |
+//! | `metrics` | what evaluations count, what of it is watched |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
 //! | `running` | communication, reports, faults |
@@ -32,6 +33,7 @@ mod formats;
 mod guards;
 pub(crate) mod json;
 mod members;
+mod metrics;
 mod optimizer;
 mod parse;
 mod pictures;
@@ -56,6 +58,7 @@ pub use csv::*;
 pub use formats::*;
 pub use guards::*;
 pub use members::*;
+pub use metrics::{Metrics, Monitor};
 pub use optimizer::*;
 pub use parse::Problem;
 pub use pictures::*;

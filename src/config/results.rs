@@ -1,6 +1,6 @@
 //! Which fields of a card decide the results of a run: those that a resumed run may not change.
 
-use super::{Card, SpikeAction};
+use super::{Card, Monitor, SpikeAction};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -38,6 +38,9 @@ pub fn decides(card: &Card, path: &str) -> bool {
     }
     if REWIND.contains(&path) {
         return card.guards.spike.as_ref().is_some_and(|s| s.action == SpikeAction::Rewind);
+    }
+    if inside(&"metrics") {
+        return path == "metrics.top_k" && card.watches(Monitor::TopK);
     }
     !FREE.iter().chain(&FREE_IN_TRAIN).any(inside)
 }
@@ -127,5 +130,17 @@ mod tests {
         assert!(differences(&of("constant", 2), &of("constant", 3)).unwrap().is_empty());
         let found = differences(&of("cosine", 2), &of("cosine", 3)).unwrap();
         assert_eq!(found, ["train.epochs was 2 and is 3"]);
+    }
+
+    #[test]
+    fn what_is_counted_is_free_unless_it_is_watched() {
+        let of = |k: usize, monitor: &str| {
+            let metrics = serde_json::json!({"top_k": k, "confusion": k == 2});
+            let stop = serde_json::json!({"monitor": monitor, "patience": 3});
+            card(&[("metrics", metrics), ("train.early_stopping", stop)])
+        };
+        let differ = |monitor| differences(&of(2, monitor), &of(3, monitor)).unwrap();
+        assert!(differ("val_loss").is_empty());
+        assert_eq!(differ("val_top_k_accuracy"), ["metrics.top_k was 2 and is 3"]);
     }
 }

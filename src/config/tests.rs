@@ -91,7 +91,17 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
             "model={\"kind\":\"resnet\",\"depth\":8,\"norm\":\"batch\"}",
             "model.norm: \"batch\" is not",
         ),
-        ("train.early_stopping.monitor=loss", "train.early_stopping.patience: is missing"),
+        ("train.early_stopping.monitor=val_loss", "train.early_stopping.patience: is missing"),
+        ("checkpoint.monitor=loss", "checkpoint.monitor: \"loss\" is not"),
+        (
+            "checkpoint.monitor=val_top_k_accuracy",
+            "checkpoint.monitor: is not counted: give metrics.top_k",
+        ),
+        ("checkpoint.monitor=val_perplexity", "checkpoint.monitor: is not counted: it is of text"),
+        (
+            "metrics={\"confusion\":false,\"top_k\":10}",
+            "metrics.top_k: 10 is not below the number of classes, 10",
+        ),
         ("schedule.kind=step", "schedule.step_every: is missing"),
         ("schedule.kind=multistep", "schedule.milestones: is missing"),
         (

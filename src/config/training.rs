@@ -1,5 +1,6 @@
 //! The training loop: [`Train`], [`LossScale`], [`EarlyStopping`].
 
+use super::Monitor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -109,15 +110,4 @@ pub struct EarlyStopping {
     /// End with the parameters of the best evaluation instead of the last.
     #[serde(default = "yes")]
     pub restore_best_weights: bool,
-}
-
-/// A number that is watched at each evaluation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Monitor {
-    /// Mean loss on the test set; lower is better.
-    Loss,
-    /// Accuracy on the test set; higher is better.
-    #[default]
-    Accuracy,
 }

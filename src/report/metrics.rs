@@ -2,7 +2,14 @@
 //!
 //! A crash loses at most the line that was being written.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+/// Numbers by name.
+pub type Scores = Vec<(&'static str, f64)>;
+
+fn by_name<S: Serializer>(scores: &Scores, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(scores.iter().copied())
+}
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]
@@ -60,9 +67,9 @@ pub enum Record {
         loss: f64,
         /// correct / count.
         accuracy: f64,
-        /// exp(loss), of text.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        perplexity: Option<f64>,
+        /// What else the card counts, by name.
+        #[serde(flatten, serialize_with = "by_name")]
+        scores: Scores,
         /// Test samples (tokens, of text) classified right.
         correct: u64,
         /// Test samples (tokens, of text).
@@ -80,6 +87,9 @@ pub enum Record {
         loss: f64,
         /// Test accuracy of the final model, if there is a test set.
         accuracy: Option<f64>,
+        /// As in [`Record::Eval`].
+        #[serde(flatten, serialize_with = "by_name")]
+        scores: Scores,
         /// Learning rate of the last step.
         lr: f64,
         /// Steps whose update was left out.

@@ -1,12 +1,13 @@
 //! The run folder: where everything that a run leaves behind lies.
 //!
-//! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors`
+//! `card.json` the checked card · `metrics.jsonl` · `status.json` · `model.safetensors` · `evaluation.json`
 
 use super::lines::Lines;
 use super::metrics::Record;
 use super::status::{self, STATUS, State, Status};
 use crate::error::{Error, Result};
 use crate::util::files;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// The files of a run that is going on, written by rank 0.
@@ -18,6 +19,10 @@ pub struct RunFolder {
 
 /// Name of the final model inside a run folder.
 pub const MODEL: &str = "model.safetensors";
+/// What the evaluation of the final model came to.
+const EVALUATION: &str = "evaluation.json";
+/// Its confusion matrix.
+const CONFUSION: &str = "confusion.csv";
 
 impl RunFolder {
     /// Creates the folder, or takes an existing one over, and writes the card and a first status. With
@@ -40,10 +45,11 @@ impl RunFolder {
             Some(bytes) => Lines::go_on(&lines, bytes)?,
             None => Lines::create(&lines)?,
         };
-        // A model of an earlier run must not pass for this run's.
-        let model = path.join(MODEL);
-        if model.exists() {
-            std::fs::remove_file(&model).map_err(|e| Error::writing(&model, &e))?;
+        // What an earlier run ended with must not pass for this run's.
+        for old in [MODEL, EVALUATION, CONFUSION].map(|name| path.join(name)) {
+            if old.exists() {
+                std::fs::remove_file(&old).map_err(|e| Error::writing(&old, &e))?;
+            }
         }
         files::write_whole(&path.join("card.json"), card_json.as_bytes())?;
         let status = Status::running(world_size);
@@ -63,6 +69,18 @@ impl RunFolder {
     /// When the disk is full or gone.
     pub fn record(&mut self, record: &Record) -> Result<()> {
         self.metrics.write(record)
+    }
+
+    /// Writes what the evaluation of the final model came to, and its confusion matrix if there is one.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn evaluation(&self, report: &impl Serialize, confusion: Option<String>) -> Result<()> {
+        files::write_whole(&self.path.join(EVALUATION), &to_json(report)?)?;
+        match confusion {
+            Some(csv) => files::write_whole(&self.path.join(CONFUSION), csv.as_bytes()),
+            None => Ok(()),
+        }
     }
 
     /// The metrics so far.
@@ -98,4 +116,15 @@ impl RunFolder {
         // The error itself is on its way to the user; a second one about this file would hide it.
         let _ = self.status.write(&self.path.join(STATUS));
     }
+}
+
+/// A report as the text of a file.
+///
+/// # Errors
+/// [`Error::Internal`], never seen.
+pub fn to_json(report: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(report)
+        .map_err(|e| Error::Internal(format!("a report as JSON: {e}")))?;
+    text.push(b'\n');
+    Ok(text)
 }

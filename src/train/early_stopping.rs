@@ -27,9 +27,9 @@ impl Watcher {
         Watcher { rule, best: None, waited: 0 }
     }
 
-    /// Takes in an evaluation.
-    pub fn see(&mut self, loss: f64, accuracy: f64) -> Verdict {
-        let now = gain(self.rule.monitor, loss, accuracy);
+    /// Takes in the watched number of an evaluation.
+    pub fn see(&mut self, value: f64) -> Verdict {
+        let now = gain(self.rule.monitor, value);
         let improved = self.best.is_none_or(|best| now > best + self.rule.min_delta);
         if improved {
             self.best = Some(now);
@@ -60,11 +60,8 @@ impl Watcher {
 
 /// The watched number as a gain: larger is better.
 #[must_use]
-pub fn gain(monitor: Monitor, loss: f64, accuracy: f64) -> f64 {
-    match monitor {
-        Monitor::Loss => -loss,
-        Monitor::Accuracy => accuracy,
-    }
+pub fn gain(monitor: Monitor, value: f64) -> f64 {
+    if monitor.falls() { -value } else { value }
 }
 
 #[cfg(test)]
@@ -78,7 +75,7 @@ mod tests {
     #[test]
     fn stops_after_patience_evaluations_without_improvement() {
         let mut w = watcher(Monitor::Accuracy, 2, 0.0);
-        let verdicts: Vec<_> = [0.5, 0.7, 0.7, 0.6].iter().map(|&a| w.see(1.0, a)).collect();
+        let verdicts: Vec<_> = [0.5, 0.7, 0.7, 0.6].iter().map(|&a| w.see(a)).collect();
         assert_eq!(
             verdicts.iter().map(|v| v.improved).collect::<Vec<_>>(),
             [true, true, false, false]
@@ -92,15 +89,15 @@ mod tests {
     #[test]
     fn a_smaller_loss_improves_and_a_gain_below_min_delta_does_not() {
         let mut w = watcher(Monitor::Loss, 1, 0.1);
-        assert!(w.see(1.0, 0.0).improved);
-        assert!(w.see(0.8, 0.0).improved);
-        assert_eq!(w.see(0.75, 0.0), Verdict { improved: false, stop: true });
+        assert!(w.see(1.0).improved);
+        assert!(w.see(0.8).improved);
+        assert_eq!(w.see(0.75), Verdict { improved: false, stop: true });
     }
 
     #[test]
     fn a_loss_that_is_no_number_is_no_improvement() {
         let mut w = watcher(Monitor::Loss, 1, 0.0);
-        w.see(1.0, 0.0);
-        assert!(w.see(f64::NAN, 0.0).stop);
+        w.see(1.0);
+        assert!(w.see(f64::NAN).stop);
     }
 }

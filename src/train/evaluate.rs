@@ -3,6 +3,7 @@
 //! The samples are cut into batches first and the batches dealt to ranks, so that loss and accuracy
 //! are the same bits at any number of ranks (if the parameters are).
 
+use super::metrics::{Counts, Evaluation, Outputs, Wanted};
 use super::replica::Replica;
 use super::tally::Tally;
 use crate::collective::Group;
@@ -11,7 +12,7 @@ use crate::data::{Batch, Dataset, Draw};
 use crate::error::Result;
 use crate::util::whereabouts::{Phase, enter};
 
-/// Loss and accuracy over all of `data`; every rank gets the same exact sums.
+/// What `wanted` says over all of `data`; every rank gets the same numbers.
 ///
 /// # Errors
 /// When an operation or another rank fails.
@@ -19,17 +20,22 @@ pub fn run(
     replica: &Replica,
     data: &dyn Dataset,
     batch_size: usize,
+    wanted: Wanted,
     group: &mut Group,
-) -> Result<Tally> {
+) -> Result<Evaluation> {
     enter(Phase::Evaluation);
     let mut tallies = vec![Tally::default(); data.len().div_ceil(batch_size)];
     let mine = chunk(tallies.len(), group.size(), group.rank());
     let mut batch = Batch::default();
+    let mut counts = Counts::new(wanted);
     for (i, tally) in tallies.iter_mut().enumerate().take(mine.end).skip(mine.start) {
         let start = i * batch_size;
         let end = data.len().min(start + batch_size);
         batch.fill(data, (start as u64..end as u64).map(Draw::of))?;
-        *tally = replica.evaluate(&batch)?;
+        let mut see = |outputs: &Outputs| counts.see(outputs, &batch.labels);
+        let see: Option<&mut dyn FnMut(&Outputs)> =
+            if wanted.looks_at_outputs() { Some(&mut see) } else { None };
+        *tally = replica.evaluate(&batch, see)?;
     }
-    Tally::reduce(&tallies, group)
+    Evaluation::of(Tally::reduce(&tallies, group)?, counts, group)
 }

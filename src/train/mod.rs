@@ -15,6 +15,7 @@ mod guards;
 mod heading;
 mod leaves;
 mod ledger;
+pub mod metrics;
 mod overlap;
 mod pace;
 mod plan;
@@ -54,6 +55,7 @@ use crate::error::{Error, Result};
 use crate::report::run_folder::MODEL;
 use crate::util::whereabouts::{Phase, enter};
 use leaves::Leaves;
+use metrics::{Evaluation, Wanted};
 use pace::Pace;
 use reporter::Reporter;
 use run::Run;
@@ -138,6 +140,7 @@ pub fn time_steps(
 
 /// The end of a run that went well: replicas compared, model saved, status last.
 fn conclude(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result<()> {
+    complete_evaluation(job, reporter, group)?;
     enter(Phase::Saving);
     reporter.finish();
     let hashes = same_replicas(&job.replica.params.hash()?, group)?;
@@ -150,6 +153,22 @@ fn conclude(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result
     reporter.conclude(hashes, group)
 }
 
+/// A run that went on from a checkpoint knows the numbers of its final model, but not the table of classes
+/// behind them, unless it has evaluated that model itself: it is counted again.
+fn complete_evaluation(job: &Job, reporter: &mut Reporter, group: &mut Group) -> Result<()> {
+    let (wanted, card) = (Wanted::by(&job.card), &job.card);
+    let known = reporter.judged().is_none_or(|eval| eval.details.is_some());
+    match &job.test {
+        Some(test) if wanted.has_details() && !known => {
+            let eval_batch = card.train.eval_batch;
+            let eval = evaluate::run(&job.replica, test.as_ref(), eval_batch, wanted, group)?;
+            reporter.details = eval.details;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// All ranks must end with the same bits; gives the hash that each rank found.
 fn same_replicas(hash: &str, group: &mut Group) -> Result<Vec<String>> {
     group.require_equal("the final parameters", hash).map_err(|e| match e {
@@ -160,16 +179,17 @@ fn same_replicas(hash: &str, group: &mut Group) -> Result<Vec<String>> {
     Ok(hashes.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect())
 }
 
-/// Loss and accuracy of a model file on the card's test set.
+/// What the card's evaluations count, of a model file on the card's test set.
 ///
 /// # Errors
 /// When card, data or model file are not what they should be.
-pub fn evaluate(card: Card, model: &Path, device: Device, group: &mut Group) -> Result<Tally> {
+pub fn evaluate(card: Card, model: &Path, device: Device, group: &mut Group) -> Result<Evaluation> {
     let mut job = Job::prepare(card, device, group)?;
     let Some(test) = job.test.clone() else {
         let error = Error::Config("the card has no data.test to evaluate on".to_owned());
         return Err(group.common_failure(error));
     };
     job.load_model(model, group)?;
-    evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, group)
+    let wanted = Wanted::by(&job.card);
+    evaluate::run(&job.replica, test.as_ref(), job.card.train.eval_batch, wanted, group)
 }

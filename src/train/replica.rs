@@ -1,6 +1,7 @@
 //! One rank's copy of the model, with everything that computes on it.
 
 use super::device::explain;
+use super::metrics::Outputs;
 use super::tally::Tally;
 use crate::checkpoint::model_file::Named;
 use crate::config::Card;
@@ -104,7 +105,8 @@ impl Replica {
     fn both_passes(&self, batch: &Batch, spent: &mut Spent) -> Result<Tally> {
         enter(Phase::Forward);
         let start = Instant::now();
-        let (losses, tally) = self.losses(batch, true)?;
+let logits = self.outputs(batch, true)?;
+        let (losses, tally) = self.losses(&logits, batch, true)?;
         let factor = f64::from(self.loss_scale) / batch.global_weight;
         let loss = (losses.sum_all()? * factor)?;
         let turn = Instant::now();
@@ -127,28 +129,42 @@ impl Replica {
         self.shape.iter().product()
     }
 
-    /// Forward only, without dropout and label smoothing.
+    /// Forward only, without dropout and label smoothing. `see` is shown the outputs for each label if it
+    /// is there.
     ///
     /// # Errors
     /// When an operation fails.
-    pub fn evaluate(&self, batch: &Batch) -> Result<Tally> {
+    pub fn evaluate(&self, batch: &Batch, see: Option<&mut dyn FnMut(&Outputs)>) -> Result<Tally> {
         if batch.labels.is_empty() {
             return Ok(Tally::default());
         }
-        Ok(self.losses(batch, false).map_err(|e| self.of_batch(e, batch))?.1)
+        let evaluate = || {
+            let logits = self.outputs(batch, false)?;
+            let (_, tally) = self.losses(&logits, batch, false)?;
+            if let Some(see) = see {
+                let width = logits.dims().last().copied().unwrap_or_default();
+                see(&Outputs::new(logits.flatten_all()?.to_vec1()?, width));
+            }
+            Ok(tally)
+        };
+        evaluate().map_err(|e| self.of_batch(e, batch))
     }
 
-    /// The loss of each label of the batch, and their sums.
-    fn losses(&self, batch: &Batch, train: bool) -> Result<(Tensor, Tally)> {
+    /// What the model says to a batch: one row for each label.
+    fn outputs(&self, batch: &Batch, train: bool) -> Result<Tensor> {
         let shape = [&[batch.len()], self.shape.as_slice()].concat();
         let x = Tensor::from_slice(&batch.images, shape, &self.device)?;
         let pass = Pass { train, seed: self.seed, epoch: batch.epoch, samples: &batch.keys };
-        let logits = self.model.forward(&x, &pass)?;
+        self.model.forward(&x, &pass)
+    }
+
+    /// The loss of each label of the batch, and their sums.
+    fn losses(&self, logits: &Tensor, batch: &Batch, train: bool) -> Result<(Tensor, Tally)> {
         let smoothing = if train { self.smoothing } else { 0.0 };
         let targets = Targets { labels: &batch.labels, mixed: &batch.mixed, smoothing };
-        let losses = cross_entropy_to(&logits, targets)?;
+        let losses = cross_entropy_to(logits, targets)?;
         let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
-        let correct = correct(&logits, targets)?;
+        let correct = correct(logits, targets)?;
         let count = batch.labels.iter().filter(|&&label| label != IGNORED).count() as f64;
         Ok((losses, Tally { loss: sum, correct, count }))
     }
@@ -160,7 +176,10 @@ impl Replica {
     pub fn probe_loss(&self, data: &dyn Dataset) -> Result<Tensor> {
         let mut batch = Batch::default();
         batch.fill(data, (0..data.len().min(64) as u64).map(Draw::of))?;
-        let mean = || Ok(self.losses(&batch, true)?.0.mean_all()?);
+        let mean = || {
+            let logits = self.outputs(&batch, true)?;
+            Ok(self.losses(&logits, &batch, true)?.0.mean_all()?)
+        };
         mean().map_err(|e| self.of_batch(e, &batch))
     }
 

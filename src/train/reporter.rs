@@ -1,16 +1,18 @@
 //! Turns what the loop sees into lines, files and a progress bar. Active on rank 0 only.
 
 use super::heading::heading;
+use super::metrics::{Confusion, Evaluation};
 use super::overlap::Verdict;
 use super::resume::Start;
 use super::setup::Job;
 use super::step::StepReport;
-use super::story::{SavedTally, Sums};
+use super::story::{SavedEvaluation, Sums};
 use super::tally::Tally;
 use super::totals::{Recent, Totals};
 use super::wishes::Leave;
 use crate::checkpoint::Bits;
 use crate::collective::Group;
+use crate::config::Monitor;
 use crate::error::{Error, Result};
 use crate::report::console::Console;
 use crate::report::lines::Lines;
@@ -33,8 +35,12 @@ pub struct Reporter {
     recent: Recent,
     totals: Totals,
     /// The best evaluation, where early stopping restores it.
-    pub best: Option<Tally>,
-    last: Option<Tally>,
+    pub best: Option<Evaluation>,
+    last: Option<Evaluation>,
+    /// The table of classes of [`Reporter::judged`], where a resumed run has counted it again.
+    pub details: Option<Confusion>,
+    /// What an evaluation's line shows beside loss and accuracy.
+    shown: Vec<Monitor>,
     end: &'static str,
     /// Wall time of earlier parts of the run.
     before: Duration,
@@ -76,6 +82,8 @@ impl Reporter {
             totals: Totals::default(),
             best: None,
             last: None,
+            details: None,
+            shown: job.card.shown(),
             end: "all steps of the card done",
             before: Duration::ZERO,
             left: None,
@@ -104,8 +112,8 @@ impl Reporter {
         };
         self.before = seconds(sums.seconds);
         self.recent.epoch_tally = sums.epoch.into();
-        self.last = sums.last.map(Tally::from);
-        self.best = sums.best.map(Tally::from);
+        self.last = sums.last.as_ref().map(Evaluation::from);
+        self.best = sums.best.as_ref().map(Evaluation::from);
     }
 
     /// The sums so far, for a checkpoint.
@@ -120,8 +128,8 @@ impl Reporter {
             lr: Bits(self.totals.lr),
             skipped: self.totals.skipped,
             epoch: self.recent.epoch_tally.into(),
-            last: self.last.map(SavedTally::from),
-            best: self.best.map(SavedTally::from),
+            last: self.last.as_ref().map(SavedEvaluation::from),
+            best: self.best.as_ref().map(SavedEvaluation::from),
         }
     }
 
@@ -199,7 +207,7 @@ impl Reporter {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn evaluation(&mut self, step: u64, eval: Option<Tally>) -> Result<()> {
+    pub fn evaluation(&mut self, step: u64, eval: Option<&Evaluation>) -> Result<()> {
         let ends_epoch = self.plan.ends_epoch(step);
         if !ends_epoch && eval.is_none() {
             return Ok(());
@@ -213,32 +221,33 @@ impl Reporter {
             format!("step {}/{}", step + 1, self.plan.total_steps)
         };
         if let Some(eval) = eval {
-            text += &format!("  test loss {:.4}  test {}", eval.mean_loss(), percent(&eval));
-            let perplexity = self.perplexity(&eval);
-            text += &perplexity.map_or(String::new(), |p| format!("  perplexity {p:.3}"));
-            self.last = Some(eval);
+            let tally = &eval.tally;
+            text += &format!("  test loss {:.4}  test {}", tally.mean_loss(), percent(tally));
+            for (name, value) in eval.scores.iter().filter(|(of, _)| self.shown.contains(of)) {
+                text += &format!("  {} {value:.4}", name.name());
+            }
+            self.last = Some(eval.clone());
         }
         let now = Instant::now();
         let since = now - std::mem::replace(&mut self.evaluated, now);
         self.console.line(&format!("{text}  {}", human::duration(since)));
-        let Some(eval) = eval else { return Ok(()) };
-        let perplexity = self.perplexity(&eval);
-        self.folder.as_mut().map_or(Ok(()), |folder| {
-            folder.record(&Record::Eval {
-                step: step + 1,
-                epoch,
-                loss: eval.mean_loss(),
-                accuracy: eval.accuracy(),
-                perplexity,
-                correct: eval.correct as u64,
-                count: eval.count as u64,
-                seconds: since.as_secs_f64(),
-            })
+        let (Some(eval), Some(folder)) = (eval, &mut self.folder) else { return Ok(()) };
+        folder.record(&Record::Eval {
+            step: step + 1,
+            epoch,
+            loss: eval.tally.mean_loss(),
+            accuracy: eval.tally.accuracy(),
+            scores: eval.named(),
+            correct: eval.tally.correct as u64,
+            count: eval.tally.count as u64,
+            seconds: since.as_secs_f64(),
         })
     }
 
-    fn perplexity(&self, eval: &Tally) -> Option<f64> {
-        self.of_tokens.then(|| eval.perplexity())
+    /// The evaluation of the model that the run ends with.
+    #[must_use]
+    pub fn judged(&self) -> Option<&Evaluation> {
+        self.best.as_ref().or(self.last.as_ref())
     }
 
     /// Early stopping has ended the run after `steps` steps.
@@ -283,13 +292,18 @@ impl Reporter {
     }
 
     fn write_end(&mut self, hashes: Vec<String>, seconds: f64, bytes_sent: u64) -> Result<()> {
+        let eval = self.best.as_ref().or(self.last.as_ref());
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        let eval = self.best.or(self.last);
+        if let Some(eval) = eval {
+            let details = eval.details.as_ref().or(self.details.as_ref());
+            folder.evaluation(&eval.report(details), details.map(Confusion::to_csv))?;
+        }
         folder.record(&Record::Summary {
             step: self.totals.steps,
             epoch: self.totals.steps.div_ceil(self.plan.steps_per_epoch),
-            loss: eval.map_or(self.totals.loss, |e| e.mean_loss()),
-            accuracy: eval.map(|e| e.accuracy()),
+            loss: eval.map_or(self.totals.loss, |e| e.tally.mean_loss()),
+            accuracy: eval.map(|e| e.tally.accuracy()),
+            scores: eval.map_or_else(Vec::new, Evaluation::named),
             lr: self.totals.lr,
             skipped: self.totals.skipped,
             samples_per_s: self.totals.samples / self.totals.wall.as_secs_f64(),
@@ -304,16 +318,16 @@ impl Reporter {
     fn last_block(&self, seconds: Duration, bytes_sent: u64) {
         let console = &self.console;
         console.line("");
-        match self.best.or(self.last) {
+        match self.judged() {
             Some(e) => {
                 let kind = if self.best.is_some() { "best model" } else { "final model" };
-                console.line(&if self.of_tokens {
-                    let (perplexity, loss) = (e.perplexity(), e.mean_loss());
+                console.line(&if let Some(perplexity) = e.score(Monitor::Perplexity) {
+                    let loss = e.tally.mean_loss();
                     format!(
                         "done: test perplexity {perplexity:.3}, loss {loss:.4} a token ({kind})"
                     )
                 } else {
-                    format!("done: test accuracy {} ({kind})", percent(&e))
+                    format!("done: test accuracy {} ({kind})", percent(&e.tally))
                 });
             }
             None => console.line("done"),

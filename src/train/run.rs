@@ -6,6 +6,7 @@ use super::guards::rewind::Rewind;
 use super::guards::{Guards, State};
 use super::leaves::Leaves;
 use super::ledger::Ledger;
+use super::metrics::{Evaluation, Wanted};
 use super::overlap::Overlap;
 use super::pace::Pace;
 use super::reporter::Reporter;
@@ -15,7 +16,6 @@ use super::schedule::LearningRate;
 use super::setup::Job;
 use super::step::{self, Settings, StepReport};
 use super::story::{Story, Watched};
-use super::tally::Tally;
 use super::wishes::{Leave, Wishes};
 use crate::checkpoint::model_file::Named;
 use crate::checkpoint::{self, Snapshot, optimizer};
@@ -184,18 +184,21 @@ impl<'a> Run<'a> {
     fn evaluate_if_due(&mut self, group: &mut Group) -> Result<Option<f64>> {
         let (card, plan) = (&self.job.card, self.job.plan);
         let test = self.job.test.as_ref().filter(|_| plan.evaluates_after(&card.train, self.done));
+        let wanted = Wanted::by(card);
         let evaluate = |test: &Arc<dyn Dataset>| {
-            evaluate::run(&self.job.replica, test.as_ref(), card.train.eval_batch, group)
+            evaluate::run(&self.job.replica, test.as_ref(), card.train.eval_batch, wanted, group)
         };
         let eval = test.map(evaluate).transpose()?;
-        self.reporter.evaluation(self.done - 1, eval)?;
+        self.reporter.evaluation(self.done - 1, eval.as_ref())?;
         eval.map(|eval| self.judge(eval)).transpose()
     }
 
     /// What an evaluation means for the run; gives how good the parameters are.
-    fn judge(&mut self, eval: Tally) -> Result<f64> {
+    fn judge(&mut self, eval: Evaluation) -> Result<f64> {
+        let monitor = self.job.card.monitor();
+        let value = eval.value(monitor);
         if let Some(watcher) = &mut self.watcher {
-            let verdict = watcher.see(eval.mean_loss(), eval.accuracy());
+            let verdict = watcher.see(value);
             if verdict.improved && watcher.restores_best() {
                 self.best = Some(self.job.replica.snapshot()?);
                 self.reporter.best = Some(eval);
@@ -205,10 +208,7 @@ impl<'a> Run<'a> {
                 self.stopped_early = true;
             }
         }
-        let card = &self.job.card;
-        let monitor = card.train.early_stopping.as_ref().map(|rule| rule.monitor);
-        let monitor = monitor.unwrap_or(card.checkpoint.monitor);
-        Ok(gain(monitor, eval.mean_loss(), eval.accuracy()))
+        Ok(gain(monitor, value))
     }
 
     /// Keeps the state to go back to after a loss spike, if the card wants that.

@@ -3,8 +3,10 @@
 
 use super::early_stopping::Watcher;
 use super::guards::{self, rewind};
+use super::metrics::Evaluation;
 use super::tally::Tally;
 use crate::checkpoint::Bits;
+use crate::config::Monitor;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,8 +27,30 @@ impl From<SavedTally> for Tally {
     }
 }
 
+/// The numbers of an [`Evaluation`] by their bits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedEvaluation {
+    tally: SavedTally,
+    scores: Vec<(Monitor, Bits)>,
+}
+
+impl From<&Evaluation> for SavedEvaluation {
+    fn from(eval: &Evaluation) -> SavedEvaluation {
+        let scores = eval.scores.iter().map(|&(of, value)| (of, Bits(value))).collect();
+        SavedEvaluation { tally: eval.tally.into(), scores }
+    }
+}
+
+impl From<&SavedEvaluation> for Evaluation {
+    fn from(saved: &SavedEvaluation) -> Evaluation {
+        let scores = saved.scores.iter().map(|&(of, value)| (of, value.0)).collect();
+        Evaluation { tally: saved.tally.into(), scores, details: None }
+    }
+}
+
 /// What the reporter has added up.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sums {
     /// Training samples.
@@ -47,9 +71,9 @@ pub struct Sums {
     /// Over the steps of the epoch that is going on.
     pub epoch: SavedTally,
     /// The last evaluation.
-    pub last: Option<SavedTally>,
+    pub last: Option<SavedEvaluation>,
     /// The best one, where early stopping restores it.
-    pub best: Option<SavedTally>,
+    pub best: Option<SavedEvaluation>,
 }
 
 /// The history of early stopping.

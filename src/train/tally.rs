@@ -52,12 +52,6 @@ impl Tally {
         self.loss / self.count
     }
 
-    /// exp(mean loss): of text, among how many equally likely tokens the model is as unsure.
-    #[must_use]
-    pub fn perplexity(&self) -> f64 {
-        self.mean_loss().exp()
-    }
-
     /// Share of samples classified right.
     #[must_use]
     pub fn accuracy(&self) -> f64 {

@@ -1,0 +1,153 @@
+//! What evaluations count, and which of it is watched: [`Metrics`], [`Monitor`].
+
+use super::Card;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Without being asked, classes are counted against each other up to so many.
+const FEW_CLASSES: usize = 100;
+/// A table of more classes is refused: it has the square of so many counts.
+const MOST_CLASSES: usize = 4096;
+
+/// What evaluations count, beside loss and accuracy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// A label among the k highest outputs is right, too (`top_k_accuracy`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 65_536))]
+    pub top_k: Option<usize>,
+    /// The confusion matrix, with precision, recall and F1 of each class and their means over the classes. When
+    /// left out: for up to 100 classes, but not for text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion: Option<bool>,
+}
+
+/// A number of an evaluation that is watched, by Keras's names.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Monitor {
+    /// Mean loss on the test set; lower is better.
+    // Checkpoints of earlier versions have the short names of the first two in their cards.
+    #[serde(rename = "val_loss", alias = "loss")]
+    Loss,
+    /// Accuracy on the test set; higher is better.
+    #[default]
+    #[serde(rename = "val_accuracy", alias = "accuracy")]
+    Accuracy,
+    /// Share of labels among the `metrics.top_k` highest outputs; higher is better.
+    #[serde(rename = "val_top_k_accuracy")]
+    TopK,
+    /// Mean precision of the classes; higher is better.
+    #[serde(rename = "val_precision")]
+    Precision,
+    /// Mean recall of the classes; higher is better.
+    #[serde(rename = "val_recall")]
+    Recall,
+    /// Mean F1 of the classes; higher is better.
+    #[serde(rename = "val_f1_score")]
+    F1,
+    /// exp(loss), of text; lower is better.
+    #[serde(rename = "val_perplexity")]
+    Perplexity,
+}
+
+impl Monitor {
+    /// Its name in `metrics.jsonl`, where all numbers are of the test set.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Monitor::Loss => "loss",
+            Monitor::Accuracy => "accuracy",
+            Monitor::TopK => "top_k_accuracy",
+            Monitor::Precision => "precision",
+            Monitor::Recall => "recall",
+            Monitor::F1 => "f1_score",
+            Monitor::Perplexity => "perplexity",
+        }
+    }
+
+    /// Whether a smaller number is a better one.
+    #[must_use]
+    pub fn falls(self) -> bool {
+        matches!(self, Monitor::Loss | Monitor::Perplexity)
+    }
+}
+
+impl Card {
+    /// Whether evaluations count classes against each other.
+    #[must_use]
+    pub fn counts_confusion(&self) -> bool {
+        let few = self.data.classes <= FEW_CLASSES && !self.data.format.is_of_tokens();
+        self.metrics.confusion.unwrap_or(few)
+    }
+
+    /// What makes an evaluation better than another.
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        let stopping = self.train.early_stopping.as_ref();
+        stopping.map_or(self.checkpoint.monitor, |rule| rule.monitor)
+    }
+
+    /// What the line of an evaluation shows, beside loss and accuracy: what the card speaks of.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Monitor> {
+        let asked = [
+            (self.metrics.top_k.is_some(), Monitor::TopK),
+            (self.metrics.confusion == Some(true), Monitor::F1),
+            (self.data.format.is_of_tokens(), Monitor::Perplexity),
+        ];
+        let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, of)| of);
+        asked.chain(self.watched().into_iter().map(|(of, _)| of)).collect()
+    }
+
+    /// Everything that is watched, with its field.
+    fn watched(&self) -> Vec<(Monitor, &'static str)> {
+        let stopping = self.train.early_stopping.as_ref();
+        let stopping = stopping.map(|rule| (rule.monitor, "train.early_stopping.monitor"));
+        stopping.into_iter().chain([(self.checkpoint.monitor, "checkpoint.monitor")]).collect()
+    }
+
+    /// Whether `monitor` is watched.
+    #[must_use]
+    pub fn watches(&self, monitor: Monitor) -> bool {
+        self.watched().iter().any(|(watched, _)| *watched == monitor)
+    }
+}
+
+/// Numbers that are watched and not there, counts that cannot be: whether it is so, the field, what is wrong.
+pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
+    let text = card.data.format.is_of_tokens();
+    let classes = card.data.classes;
+    let mut found: Vec<_> = card
+        .watched()
+        .into_iter()
+        .map(|(monitor, field)| {
+            let (missing, remedy) = match monitor {
+                Monitor::Loss | Monitor::Accuracy => (false, ""),
+                Monitor::TopK => (card.metrics.top_k.is_none(), "give metrics.top_k"),
+                Monitor::Precision | Monitor::Recall | Monitor::F1 => {
+                    (!card.counts_confusion(), "give \"metrics\": {\"confusion\": true}")
+                }
+                Monitor::Perplexity => (!text, "it is of text only; watch another"),
+            };
+            (missing, field, format!("is not counted: {remedy}"))
+        })
+        .collect();
+    let too_many = card.metrics.confusion == Some(true) && classes > MOST_CLASSES;
+    let large = format!(
+        "{classes} classes are too many for a table of all pairs; {MOST_CLASSES} are possible"
+    );
+    found.push((too_many, "metrics.confusion", large));
+    if let Some(k) = card.metrics.top_k {
+        let what = format!("{k} is not below the number of classes, {classes}");
+        found.push((k >= classes, "metrics.top_k", what));
+    }
+    found.push((
+        card.metrics != Metrics::default() && !card.data.is_evaluated(),
+        "metrics",
+        "needs test samples; give data.test or remove it".to_owned(),
+    ));
+    found
+}
