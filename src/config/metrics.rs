@@ -53,6 +53,27 @@ pub enum Monitor {
     Perplexity,
 }
 
+/// Which change of a watched number is an improvement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The one that its name implies.
+    #[default]
+    Auto,
+    /// A smaller number is better.
+    Min,
+    /// A larger number is better.
+    Max,
+}
+
+impl Mode {
+    /// Whether it is left to the name.
+    #[must_use]
+    pub fn is_auto(&self) -> bool {
+        *self == Mode::Auto
+    }
+}
+
 impl Monitor {
     /// Its name in `metrics.jsonl`, where all numbers are of the test set.
     #[must_use]
@@ -68,10 +89,15 @@ impl Monitor {
         }
     }
 
-    /// Whether a smaller number is a better one.
+    /// A value of it as a gain: larger is better.
     #[must_use]
-    pub fn falls(self) -> bool {
-        matches!(self, Monitor::Loss | Monitor::Perplexity)
+    pub fn gain(self, mode: Mode, value: f64) -> f64 {
+        let falls = match mode {
+            Mode::Auto => matches!(self, Monitor::Loss | Monitor::Perplexity),
+            Mode::Min => true,
+            Mode::Max => false,
+        };
+        if falls { -value } else { value }
     }
 }
 
@@ -85,9 +111,9 @@ impl Card {
 
     /// What makes an evaluation better than another.
     #[must_use]
-    pub fn monitor(&self) -> Monitor {
+    pub fn monitor(&self) -> (Monitor, Mode) {
         let stopping = self.train.early_stopping.as_ref();
-        stopping.map_or(self.checkpoint.monitor, |rule| rule.monitor)
+        stopping.map_or((self.checkpoint.monitor, Mode::Auto), |rule| (rule.monitor, rule.mode))
     }
 
     /// What the line of an evaluation shows, beside loss and accuracy: what the card speaks of.
@@ -106,7 +132,10 @@ impl Card {
     fn watched(&self) -> Vec<(Monitor, &'static str)> {
         let stopping = self.train.early_stopping.as_ref();
         let stopping = stopping.map(|rule| (rule.monitor, "train.early_stopping.monitor"));
-        stopping.into_iter().chain([(self.checkpoint.monitor, "checkpoint.monitor")]).collect()
+        let plateau = self.schedule.plateau();
+        let plateau = plateau.map(|rule| (rule.monitor, "schedule.plateau.monitor"));
+        let kept = (self.checkpoint.monitor, "checkpoint.monitor");
+        stopping.into_iter().chain(plateau).chain([kept]).collect()
     }
 
     /// Whether `monitor` is watched.

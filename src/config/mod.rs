@@ -58,7 +58,7 @@ pub use csv::*;
 pub use formats::*;
 pub use guards::*;
 pub use members::*;
-pub use metrics::{Metrics, Monitor};
+pub use metrics::{Metrics, Mode, Monitor};
 pub use optimizer::*;
 pub use parse::Problem;
 pub use pictures::*;

@@ -2,8 +2,8 @@
 //! schema (attributes beside the fields).
 
 use super::{
-    Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, SpikeAction, Wire,
-    metrics, residual, text,
+    Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, ScheduleKind,
+    SpikeAction, Wire, metrics, residual, text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -89,6 +89,7 @@ fn unused_options(card: &Card, rules: &mut Rules) {
         (card.data.test_limit.is_some(), "data.test_limit"),
         (card.train.early_stopping.is_some(), "train.early_stopping"),
         (card.train.eval_every_steps.is_some(), "train.eval_every_steps"),
+        (card.schedule.kind == ScheduleKind::Plateau, "schedule.kind"),
     ] {
         let what = "needs test samples; give data.test or remove it";
         rules.refuse_if(given && no_test, &[field, "data.test"], what);

@@ -1,5 +1,6 @@
 //! How the learning rate changes over the run: [`Schedule`].
 
+use super::{Mode, Monitor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,9 @@ pub struct Schedule {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub final_div_factor: Option<f64>,
+    /// When the rate drops (plateau); Keras's defaults when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<Plateau>,
 }
 
 /// Curves of the learning rate.
@@ -74,9 +78,49 @@ pub enum ScheduleKind {
     /// Half cosines one after another (SGDR: Loshchilov and Hutter, 2017), as PyTorch's
     /// CosineAnnealingWarmRestarts.
     CosineRestarts,
+    /// Stays at lr until the watched number no longer improves, as Keras's ReduceLROnPlateau.
+    Plateau,
     /// Up to lr and far down again over the run (Smith and Topin, 2018), as PyTorch's OneCycleLR; momentum
     /// stays as it is.
     OneCycle,
+}
+
+/// A drop of the learning rate, with the names and meanings of Keras's ReduceLROnPlateau. Evaluations during
+/// the warm-up do not count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plateau {
+    /// What is watched.
+    pub monitor: Monitor,
+    /// The rate is multiplied by this.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub factor: f64,
+    /// Evaluations without improvement after which the rate drops.
+    pub patience: u64,
+    /// A change that is not larger than this is no improvement.
+    #[schemars(range(min = 0))]
+    pub min_delta: f64,
+    /// Evaluations after a drop that are not waited through.
+    pub cooldown: u64,
+    /// The rate never drops below this.
+    #[schemars(range(min = 0))]
+    pub min_lr: f64,
+    /// Which change is an improvement.
+    pub mode: Mode,
+}
+
+impl Default for Plateau {
+    fn default() -> Self {
+        Plateau {
+            monitor: Monitor::Loss,
+            factor: 0.1,
+            patience: 10,
+            min_delta: 1e-4,
+            cooldown: 0,
+            min_lr: 0.0,
+            mode: Mode::Auto,
+        }
+    }
 }
 
 impl ScheduleKind {
@@ -88,6 +132,13 @@ impl ScheduleKind {
 }
 
 impl Schedule {
+    /// The rule of a plateau schedule.
+    #[must_use]
+    pub fn plateau(&self) -> Option<Plateau> {
+        let of_kind = self.kind == ScheduleKind::Plateau;
+        of_kind.then(|| self.plateau.clone().unwrap_or_default())
+    }
+
     /// Fields that another kind uses, or that this one lacks: whether it is so, the field, what is wrong.
     pub(super) fn problems(&self) -> Vec<(bool, &'static str, String)> {
         use ScheduleKind::{
@@ -95,7 +146,7 @@ impl Schedule {
         };
         let kind = self.kind;
         let of = |users: &[ScheduleKind]| users.contains(&kind);
-        let used: [(bool, &'static str, &[ScheduleKind], &str); 9] = [
+        let used: [(bool, &'static str, &[ScheduleKind], &str); 10] = [
             (
                 self.final_fraction.is_some(),
                 "final_fraction",
@@ -119,6 +170,7 @@ impl Schedule {
             (self.cycle_steps.is_some(), "cycle_steps", &[CosineRestarts], "`cosine-restarts`"),
             (self.cycle_factor.is_some(), "cycle_factor", &[CosineRestarts], "`cosine-restarts`"),
             (self.pct_start.is_some(), "pct_start", &[OneCycle], "`one-cycle`"),
+            (self.plateau.is_some(), "plateau", &[ScheduleKind::Plateau], "`plateau`"),
             (
                 self.div_factor.is_some() || self.final_div_factor.is_some(),
                 if self.div_factor.is_some() { "div_factor" } else { "final_div_factor" },

@@ -1,6 +1,6 @@
 //! The training loop: [`Train`], [`LossScale`], [`EarlyStopping`].
 
-use super::Monitor;
+use super::{Mode, Monitor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -103,10 +103,13 @@ pub struct EarlyStopping {
     pub monitor: Monitor,
     /// Evaluations without improvement after which the run stops.
     pub patience: u64,
-    /// A change smaller than this is no improvement.
+    /// A change that is not larger than this is no improvement.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub min_delta: f64,
+    /// Which change is an improvement.
+    #[serde(default, skip_serializing_if = "Mode::is_auto")]
+    pub mode: Mode,
     /// End with the parameters of the best evaluation instead of the last.
     #[serde(default = "yes")]
     pub restore_best_weights: bool,

@@ -1,7 +1,7 @@
 //! When to stop, and which evaluation was the best. Pure: it sees reduced numbers, so all ranks come
 //! to the same decision. Mirrors Keras's `EarlyStopping` (monitor, patience, min_delta).
 
-use crate::config::{EarlyStopping, Monitor};
+use crate::config::EarlyStopping;
 
 /// The history of the watched number.
 #[derive(Debug, Clone)]
@@ -29,8 +29,9 @@ impl Watcher {
 
     /// Takes in the watched number of an evaluation.
     pub fn see(&mut self, value: f64) -> Verdict {
-        let now = gain(self.rule.monitor, value);
-        let improved = self.best.is_none_or(|best| now > best + self.rule.min_delta);
+        let now = self.rule.monitor.gain(self.rule.mode, value);
+        // What is no number never improves, not even at first.
+        let improved = now > self.best.unwrap_or(f64::NEG_INFINITY) + self.rule.min_delta;
         if improved {
             self.best = Some(now);
             self.waited = 0;
@@ -58,18 +59,14 @@ impl Watcher {
     }
 }
 
-/// The watched number as a gain: larger is better.
-#[must_use]
-pub fn gain(monitor: Monitor, value: f64) -> f64 {
-    if monitor.falls() { -value } else { value }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Mode, Monitor};
 
     fn watcher(monitor: Monitor, patience: u64, min_delta: f64) -> Watcher {
-        Watcher::new(EarlyStopping { monitor, patience, min_delta, restore_best_weights: true })
+        let (mode, restore_best_weights) = (Mode::Auto, true);
+        Watcher::new(EarlyStopping { monitor, patience, min_delta, mode, restore_best_weights })
     }
 
     #[test]
@@ -96,8 +93,15 @@ mod tests {
 
     #[test]
     fn a_loss_that_is_no_number_is_no_improvement() {
-        let mut w = watcher(Monitor::Loss, 1, 0.0);
-        w.see(1.0);
-        assert!(w.see(f64::NAN).stop);
+        let mut w = watcher(Monitor::Loss, 2, 0.0);
+        assert!(!w.see(f64::NAN).improved && w.see(1.0).improved);
+        assert!(!w.see(f64::NAN).stop && w.see(f64::NAN).stop);
+    }
+
+    #[test]
+    fn the_mode_decides_what_an_improvement_is() {
+        let mut w = watcher(Monitor::Accuracy, 1, 0.0);
+        w.rule.mode = Mode::Min;
+        assert!(w.see(0.5).improved && w.see(0.4).improved && !w.see(0.6).improved);
     }
 }

@@ -19,6 +19,7 @@ pub mod metrics;
 mod overlap;
 mod pace;
 mod plan;
+mod plateau;
 pub mod postmortem;
 pub mod reduce;
 mod replica;
@@ -127,7 +128,7 @@ pub fn time_steps(
             let leaves = leaves.as_mut();
             let (card, votes, limit) = (&job.card, Votes::default(), f64::INFINITY);
             let settings = Settings { card, overlap, leaves, votes, loss_scale: None, limit };
-            let lr = rates.at(step);
+            let lr = rates.at(step, None);
             let taken = step::take(&mut job.replica, &mut loader, group, settings, step, lr)?;
             if !taken.updated {
                 let text = format!("step {}: the loss or gradient is not finite", step + 1);

@@ -105,7 +105,7 @@ impl Replica {
     fn both_passes(&self, batch: &Batch, spent: &mut Spent) -> Result<Tally> {
         enter(Phase::Forward);
         let start = Instant::now();
-let logits = self.outputs(batch, true)?;
+        let logits = self.outputs(batch, true)?;
         let (losses, tally) = self.losses(&logits, batch, true)?;
         let factor = f64::from(self.loss_scale) / batch.global_weight;
         let loss = (losses.sum_all()? * factor)?;

@@ -250,6 +250,12 @@ impl Reporter {
         self.best.as_ref().or(self.last.as_ref())
     }
 
+    /// The learning rate drops because `watched` has not improved.
+    pub fn drops(&self, lr: f64, watched: Monitor) {
+        let watched = watched.name();
+        self.console.line(&format!("learning rate {lr:.2e} from here on: {watched} has not improved"));
+    }
+
     /// Early stopping has ended the run after `steps` steps.
     pub fn stopped_early(&mut self, steps: u64) {
         self.end = "stopped early: no improvement within early_stopping.patience";

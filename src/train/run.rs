@@ -1,6 +1,6 @@
 //! The loop: steps, evaluations, checkpoints, until the end of the card or a wish to leave.
 
-use super::early_stopping::{Watcher, gain};
+use super::early_stopping::Watcher;
 use super::evaluate;
 use super::guards::rewind::Rewind;
 use super::guards::{Guards, State};
@@ -9,6 +9,7 @@ use super::ledger::Ledger;
 use super::metrics::{Evaluation, Wanted};
 use super::overlap::Overlap;
 use super::pace::Pace;
+use super::plateau::Plateau;
 use super::reporter::Reporter;
 use super::resume::From;
 use super::saving::{CHECKPOINTS, Saver, is_due_by_count};
@@ -36,6 +37,7 @@ pub struct Run<'a> {
     wishes: Wishes,
     pace: Pace,
     watcher: Option<Watcher>,
+    plateau: Option<Plateau>,
     /// In reproducible mode.
     leaves: Option<Leaves>,
     guards: Guards,
@@ -65,6 +67,7 @@ impl<'a> Run<'a> {
         let saver = group.together(saver)?;
         let wishes = Wishes::new(&job.card, reporter.folder_path());
         let watcher = job.card.train.early_stopping.clone().map(Watcher::new);
+        let plateau = Plateau::new(&job.card.schedule, job.card.optimizer.lr);
         let leaves = Leaves::of(&job.card, job.replica.params.grads(), group)?;
         let (done, stopped_early, best) = (0, false, None);
         let total = job.plan.total_steps;
@@ -78,6 +81,7 @@ impl<'a> Run<'a> {
             wishes,
             pace,
             watcher,
+            plateau,
             leaves,
             guards,
             rewind: None,
@@ -92,6 +96,9 @@ impl<'a> Run<'a> {
             run.guards = Guards::new(&run.job.card, story.guards, step, total);
             if let (Some(watcher), Some(watched)) = (&mut run.watcher, story.watched) {
                 watched.give_to(watcher);
+            }
+            if let (Some(plateau), Some(state)) = (&mut run.plateau, story.plateau) {
+                plateau.go_on(state);
             }
             run.reporter.go_on(step, &story.sums);
             (run.done, run.best, run.stopped_early) = (step, best, story.stopped_early);
@@ -120,7 +127,8 @@ impl<'a> Run<'a> {
             self.reporter.stopped_early(self.done);
         }
         while self.done < total && !self.stopped_early {
-            let taken = self.step(&mut loader, &overlap, rates.at(self.done), group)?;
+            let lr = rates.at(self.done, self.plateau.as_ref().map(Plateau::lr));
+            let taken = self.step(&mut loader, &overlap, lr, group)?;
             self.ledger.step(self.done, &taken, self.job)?;
             let folder = self.reporter.folder_path();
             let looked = self.guards.after_step(self.done, self.job, folder, group);
@@ -195,10 +203,16 @@ impl<'a> Run<'a> {
 
     /// What an evaluation means for the run; gives how good the parameters are.
     fn judge(&mut self, eval: Evaluation) -> Result<f64> {
-        let monitor = self.job.card.monitor();
-        let value = eval.value(monitor);
+        let (monitor, mode) = self.job.card.monitor();
+        let gain = monitor.gain(mode, eval.value(monitor));
+        if let Some(plateau) = &mut self.plateau {
+            let watched = plateau.rule().monitor;
+            if let Some(lr) = plateau.see(self.done, eval.value(watched)) {
+                self.reporter.drops(lr, watched);
+            }
+        }
         if let Some(watcher) = &mut self.watcher {
-            let verdict = watcher.see(value);
+            let verdict = watcher.see(eval.value(monitor));
             if verdict.improved && watcher.restores_best() {
                 self.best = Some(self.job.replica.snapshot()?);
                 self.reporter.best = Some(eval);
@@ -208,7 +222,7 @@ impl<'a> Run<'a> {
                 self.stopped_early = true;
             }
         }
-        Ok(gain(monitor, value))
+        Ok(gain)
     }
 
     /// Keeps the state to go back to after a loss spike, if the card wants that.
@@ -299,6 +313,7 @@ impl<'a> Run<'a> {
             data: job.fingerprint.clone(),
             optimizer: about,
             watched: self.watcher.as_ref().map(Watched::of),
+            plateau: self.plateau.as_ref().map(Plateau::state),
             stopped_early: self.stopped_early,
             sums: self.reporter.sums(),
             processor: Some(processor::kind()),

@@ -18,9 +18,9 @@ impl LearningRate {
         LearningRate { peak: optimizer.lr, schedule: schedule.clone(), total }
     }
 
-    /// The rate of step `step`, counted from 0.
+    /// The rate of step `step`, counted from 0; after the warm-up `dropped`, if a plateau has a say.
     #[must_use]
-    pub fn at(&self, step: u64) -> f64 {
+    pub fn at(&self, step: u64, dropped: Option<f64>) -> f64 {
         let warmup = self.schedule.warmup_steps;
         if step < warmup {
             return self.peak * (step + 1) as f64 / warmup as f64;
@@ -35,6 +35,7 @@ impl LearningRate {
         let share = (since as f64 / length as f64).min(1.0);
         match s.kind {
             ScheduleKind::Constant => self.peak,
+            ScheduleKind::Plateau => dropped.unwrap_or(self.peak),
             ScheduleKind::Step => drops(since / every),
             ScheduleKind::MultiStep => {
                 drops(s.milestones.partition_point(|&milestone| milestone <= since) as u64)
@@ -90,7 +91,7 @@ mod tests {
     fn rates(schedule: Schedule, total: u64) -> Vec<f64> {
         let optimizer = Optimizer { lr: 0.4, ..Optimizer::default() };
         let lr = LearningRate::new(&optimizer, &schedule, total);
-        (0..total).map(|step| (lr.at(step) * 1e6).round() / 1e6).collect()
+        (0..total).map(|step| (lr.at(step, None) * 1e6).round() / 1e6).collect()
     }
 
     #[test]

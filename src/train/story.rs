@@ -4,6 +4,7 @@
 use super::early_stopping::Watcher;
 use super::guards::{self, rewind};
 use super::metrics::Evaluation;
+use super::plateau;
 use super::tally::Tally;
 use crate::checkpoint::Bits;
 use crate::config::Monitor;
@@ -110,6 +111,9 @@ pub struct Story {
     pub optimizer: Value,
     /// Early stopping, if the card has it.
     pub watched: Option<Watched>,
+    /// The history of the learning rate, where a plateau lets it drop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plateau: Option<plateau::State>,
     /// Whether early stopping has ended the run.
     pub stopped_early: bool,
     /// The reporter's sums.
