@@ -15,6 +15,12 @@ struct About {
     kind: String,
     step: u64,
     moments: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    averaged: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Splits an optimizer's memory into a small value for [`super::Snapshot::state`] and tensors for a
@@ -24,7 +30,7 @@ struct About {
 /// [`Error::Internal`] when the state is not of these parameters.
 pub fn pack(state: State, params: &[(String, Vec<usize>)]) -> Result<(Value, Vec<Named>)> {
     let moments = state.moments.iter().map(|(name, _)| name.clone()).collect();
-    let about = About { kind: state.kind, step: state.step, moments };
+    let about = About { kind: state.kind, step: state.step, moments, averaged: state.averaged };
     let mut tensors = Vec::with_capacity(about.moments.len() * params.len());
     for (moment, all) in state.moments {
         if all.len() != params.len() {
@@ -75,7 +81,7 @@ pub fn unpack(
             values.collect::<Result<Vec<_>>>().map(|values| (m, values))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(State { kind: about.kind, step: about.step, moments })
+    Ok(State { kind: about.kind, step: about.step, moments, averaged: about.averaged })
 }
 
 #[cfg(test)]
@@ -89,12 +95,12 @@ mod tests {
     fn adam() -> State {
         let values = || vec![vec![0.5, -0.0], vec![1e-40, 2.0, 3.0]];
         let moments = vec![("exp_avg".to_owned(), values()), ("exp_avg_sq".to_owned(), values())];
-        State { kind: "adam".to_owned(), step: 12, moments }
+        State { kind: "adam".to_owned(), step: 12, moments, averaged: 7 }
     }
 
     #[test]
     fn an_optimizer_comes_back_as_it_was() {
-        for state in [adam(), State { kind: "sgd".to_owned(), step: 3, moments: Vec::new() }] {
+        for state in [adam(), State { kind: "sgd".to_owned(), step: 3, ..State::default() }] {
             let (about, mut tensors) = pack(state.clone(), &params()).unwrap();
             tensors.sort_by(|a, b| a.name.cmp(&b.name));
             assert_eq!(unpack(Path::new("c"), &about, tensors, &params()).unwrap(), state);

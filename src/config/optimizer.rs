@@ -16,6 +16,14 @@ pub struct Optimizer {
     /// of the step that is scaled (lamb).
     #[schemars(range(min = 0))]
     pub weight_decay: f64,
+    /// L1 penalty: the gradient of l1 × Σ|value| is added to that of the loss before clipping, as Keras's
+    /// `regularizers.L1`; losses are told without it.
+    #[schemars(range(min = 0))]
+    pub l1: f64,
+    /// L2 penalty: the same of l2 × Σ value². Plain SGD moves as with a weight decay of 2 × l2; adamw, lamb and
+    /// lion do not.
+    #[schemars(range(min = 0))]
+    pub l2: f64,
     /// Momentum (sgd, rmsprop, lars); 0 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -40,7 +48,7 @@ pub struct Optimizer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub trust: Option<f64>,
-    /// Parameters with another weight decay or learning rate; of several groups that have a parameter the first
+    /// Parameters with another weight decay, penalty or learning rate; of several groups that have a parameter the first
     /// counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<ParameterGroup>,
@@ -52,6 +60,8 @@ impl Default for Optimizer {
             kind: OptimizerKind::Adamw,
             lr: 1e-3,
             weight_decay: 0.0,
+            l1: 0.0,
+            l2: 0.0,
             momentum: None,
             nesterov: None,
             betas: None,
@@ -74,6 +84,14 @@ pub struct ParameterGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub weight_decay: Option<f64>,
+    /// Their L1 penalty; the optimizer's when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub l1: Option<f64>,
+    /// Their L2 penalty; the optimizer's when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub l2: Option<f64>,
     /// Their learning rate is that of the step times this; 0 keeps them as they are.
     #[serde(default = "one")]
     #[schemars(range(min = 0))]

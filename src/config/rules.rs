@@ -184,6 +184,18 @@ fn samples(card: &Card, rules: &mut Rules) {
 }
 
 fn values_that_clash(card: &Card, rules: &mut Rules) {
+    rules.refuse_if(
+        card.train.ema.is_some() && card.train.swa.is_some(),
+        &["train.swa", "train.ema"],
+        "is another average than train.ema; one can be kept, remove the other",
+    );
+    if let (Some(swa), Some(epochs)) = (&card.train.swa, card.train.epochs) {
+        rules.refuse_if(
+            swa.from_epoch > epochs,
+            &["train.swa.from_epoch", "train.epochs"],
+            &format!("{} is after the last epoch, {epochs}", swa.from_epoch),
+        );
+    }
     let rewinds = card.guards.spike.as_ref().is_some_and(|s| s.action == SpikeAction::Rewind);
     let checkpoint = &card.checkpoint;
     rules.refuse_if(

@@ -58,6 +58,12 @@ pub struct Train {
     /// Stop when the watched number no longer improves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
+    /// Keep an average of the parameters in which older steps fade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
+    /// Keep the mean of the parameters at the ends of the last epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swa: Option<Swa>,
     /// Check before the first step that every parameter receives a gradient.
     #[serde(default = "yes")]
     pub probe: bool,
@@ -113,4 +119,45 @@ pub struct EarlyStopping {
     /// End with the parameters of the best evaluation instead of the last.
     #[serde(default = "yes")]
     pub restore_best_weights: bool,
+}
+
+/// Exponential moving average of the parameters: average = decay × average + (1 − decay) × parameters after
+/// each update, beginning with those after the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ema {
+    /// What an update keeps of the average.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub decay: f64,
+    /// The first updates keep less: (1 + t) / (10 + t) after t others, where that is below `decay`.
+    #[serde(default = "yes")]
+    pub warmup: bool,
+    /// Evaluate the average, restore the best average, and end with it in `model.safetensors`.
+    #[serde(default = "yes")]
+    pub evaluate: bool,
+}
+
+/// Stochastic weight averaging (Izmailov et al., 2018): the mean of the parameters at some moments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Swa {
+    /// The first epoch, counted from 1, whose end counts.
+    #[schemars(range(min = 1))]
+    pub from_epoch: u64,
+    /// From the end of that epoch on, take every n-th step instead of the ends of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub every_steps: Option<u64>,
+    /// Evaluate the mean, restore the best mean, and end with it in `model.safetensors`.
+    #[serde(default = "yes")]
+    pub evaluate: bool,
+}
+
+impl Train {
+    /// Whether evaluations are of the averaged parameters.
+    #[must_use]
+    pub fn judges_average(&self) -> bool {
+        self.ema.as_ref().is_some_and(|ema| ema.evaluate)
+            || self.swa.as_ref().is_some_and(|swa| swa.evaluate)
+    }
 }

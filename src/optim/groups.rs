@@ -3,12 +3,14 @@
 use crate::config;
 use crate::error::{Error, Result};
 
-/// Learning rate, as a factor, and weight decay of each parameter.
+/// Learning rate, as a factor, weight decay and penalties of each parameter.
 pub(super) struct Groups {
-    /// Of each parameter the place in `list`.
+    /// Of each parameter the place in the lists.
     of: Vec<usize>,
     /// First the card's own.
     list: Vec<(f64, f64)>,
+    /// L1 and L2.
+    penalties: Vec<(f64, f64)>,
 }
 
 impl Groups {
@@ -18,9 +20,11 @@ impl Groups {
     /// [`Error::Config`] when a pattern is the name of no parameter.
     pub(super) fn new(card: &config::Optimizer, names: &[&str]) -> Result<Groups> {
         let mut list = vec![(1.0, card.weight_decay)];
+        let mut penalties = vec![(card.l1, card.l2)];
         let mut of = vec![0; names.len()];
         for (i, group) in card.groups.iter().enumerate() {
             list.push((group.lr_factor, group.weight_decay.unwrap_or(card.weight_decay)));
+            penalties.push((group.l1.unwrap_or(card.l1), group.l2.unwrap_or(card.l2)));
             for pattern in &group.parameters {
                 let found: Vec<usize> =
                     (0..names.len()).filter(|&at| fits(pattern, names[at])).collect();
@@ -38,12 +42,17 @@ impl Groups {
                 }
             }
         }
-        Ok(Groups { of, list })
+        Ok(Groups { of, list, penalties })
     }
 
     /// What `make` makes of the learning rate's factor and the weight decay of each group.
     pub(super) fn each<T>(&self, make: impl Fn(f64, f64) -> T) -> Vec<T> {
         self.list.iter().map(|&(factor, decay)| make(factor, decay)).collect()
+    }
+
+    /// L1 and L2 of a parameter.
+    pub(super) fn penalties(&self, parameter: usize) -> (f64, f64) {
+        self.penalties[self.of[parameter]]
     }
 
     /// The group of a parameter.
@@ -96,6 +105,8 @@ mod tests {
             parameters: vec![pattern.to_owned()],
             weight_decay,
             lr_factor,
+            l1: None,
+            l2: None,
         };
         let card = config::Optimizer {
             weight_decay: 0.1,

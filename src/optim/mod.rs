@@ -5,11 +5,13 @@
 //! million parameters.
 
 mod adam;
+mod average;
 mod groups;
 mod lamb;
 mod lars;
 mod lion;
 mod norm;
+mod penalty;
 mod rmsprop;
 mod sgd;
 mod state;
@@ -20,9 +22,11 @@ use crate::error::Result;
 use groups::Groups;
 
 pub use adam::Adam;
+pub use average::{Average, Rule as AverageRule};
 pub use lamb::Lamb;
 pub use lars::Lars;
 pub use lion::Lion;
+pub use penalty::Penalties;
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 pub use state::State;

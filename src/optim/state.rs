@@ -14,6 +14,8 @@ pub struct State {
     /// Each moment by PyTorch's name (`momentum_buffer`, `exp_avg`, `exp_avg_sq`), with one vector per
     /// parameter in parameter order.
     pub moments: Vec<(String, Vec<Vec<f32>>)>,
+    /// How often the average of the parameters, the last of the moments where there is one, has taken them in.
+    pub averaged: u64,
 }
 
 /// One moment of all parameters, in one flat block. Starts at zero.
@@ -56,7 +58,8 @@ pub(super) fn save(kind: &str, step: u64, moments: &[&Moment]) -> State {
         let values = m.slots.iter().map(|slot| m.block[slot.clone()].to_vec()).collect();
         (m.name.to_owned(), values)
     };
-    State { kind: kind.to_owned(), step, moments: moments.iter().map(copy).collect() }
+    let moments = moments.iter().map(copy).collect();
+    State { kind: kind.to_owned(), step, moments, averaged: 0 }
 }
 
 /// Checks `state` against the moments, all of it, then copies it into them; gives the step.

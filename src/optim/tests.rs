@@ -138,3 +138,56 @@ fn a_group_has_its_own_weight_decay_and_with_factor_0_stays_as_it_is() {
         assert_eq!(run(&card)[2], parts[2], "{card:?}");
     }
 }
+
+/// Numbers of `scripts/golden/make_averages.py`.
+fn golden(case: &str) -> serde_json::Value {
+    let text = include_str!("../../tests/golden/averages.json");
+    serde_json::from_str::<serde_json::Value>(text).unwrap()[case].clone()
+}
+
+fn floats(value: &serde_json::Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+fn assert_close(what: &str, got: &[f32], expected: &[f32]) {
+    let largest = expected.iter().fold(1e-3f32, |a, v| a.max(v.abs()));
+    for (g, e) in got.iter().zip(expected) {
+        assert!((g - e).abs() <= 1e-6 * largest, "{what}: {got:?}, PyTorch {expected:?}");
+    }
+}
+
+#[test]
+fn averages_follow_pytorch() {
+    let ema = AverageRule::Ema { decay: 0.9, warmup: false };
+    for (case, rule) in [("ema", ema), ("swa", AverageRule::Swa)] {
+        let golden = golden(case);
+        let mut average = Average::new(rule, &[5]).unwrap();
+        for t in 0..12 {
+            average.begin();
+            average.take(0, &floats(&golden["values"][t]));
+            assert_close(case, average.of(0), &floats(&golden["averages"][t]));
+        }
+    }
+}
+
+#[test]
+fn steps_with_penalties_follow_pytorch() {
+    for (case, card) in [
+        ("sgd", r#"{"kind":"sgd","lr":0.1,"l1":0.03,"l2":0.2}"#),
+        ("adamw", r#"{"kind":"adamw","lr":0.02,"weight_decay":0.1,"l1":0.05,"l2":0.01}"#),
+    ] {
+        let (golden, card) = (golden(case), serde_json::from_str(card).unwrap());
+        let mut rule = build(&card, &[5]).unwrap();
+        let mut penalties = Penalties::new(&card, &["a"]).unwrap().unwrap();
+        let mut theta = floats(&golden["start"]);
+        for t in 0..12 {
+            let sum = penalties.add(0, &theta, &floats(&golden["grads"][t]), 1.0).to_vec();
+            let norm = sum.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            assert_close(case, &[norm as f32], &floats(&golden["norms"])[t..=t]);
+            rule.begin_step(card.lr);
+            // PyTorch adds 1e-6 to the norm by which it clips.
+            rule.update(0, &mut theta, &sum, (1.0 / (norm + 1e-6)).min(1.0) as f32);
+            assert_close(case, &theta, &floats(&golden["values"][t]));
+        }
+    }
+}

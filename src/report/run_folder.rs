@@ -19,6 +19,12 @@ pub struct RunFolder {
 
 /// Name of the final model inside a run folder.
 pub const MODEL: &str = "model.safetensors";
+/// Of a run with an average of the parameters, where that is the final model: the parameters themselves.
+pub const LAST: &str = "model-last.safetensors";
+/// Of such a run, where it is not: the average.
+pub const AVERAGE: &str = "model-average.safetensors";
+/// What only a run that has come to its end leaves.
+const ENDED: [&str; 5] = [MODEL, LAST, AVERAGE, EVALUATION, CONFUSION];
 /// What the evaluation of the final model came to.
 const EVALUATION: &str = "evaluation.json";
 /// Its confusion matrix.
@@ -46,7 +52,7 @@ impl RunFolder {
             None => Lines::create(&lines)?,
         };
         // What an earlier run ended with must not pass for this run's.
-        for old in [MODEL, EVALUATION, CONFUSION].map(|name| path.join(name)) {
+        for old in ENDED.map(|name| path.join(name)) {
             if old.exists() {
                 std::fs::remove_file(&old).map_err(|e| Error::writing(&old, &e))?;
             }

@@ -206,6 +206,12 @@ fn optimizer(card: &Card) -> String {
     if s.warmup_steps > 0 {
         text += &format!(" after {} warm-up steps", s.warmup_steps);
     }
+    if let Some(ema) = &card.train.ema {
+        text += &format!(", parameters averaged (ema {})", ema.decay);
+    }
+    if let Some(swa) = &card.train.swa {
+        text += &format!(", parameters averaged from epoch {} on (swa)", swa.from_epoch);
+    }
     text
 }
 

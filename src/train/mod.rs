@@ -5,6 +5,7 @@
 //! own.
 //! [`strategy`] is the same machinery for a model that a user has written with `candle-nn`.
 
+mod average;
 mod conditions;
 pub mod device;
 mod early_stopping;
@@ -53,7 +54,7 @@ use crate::collective::Group;
 use crate::config::Card;
 use crate::data::Loader;
 use crate::error::{Error, Result};
-use crate::report::run_folder::MODEL;
+use crate::report::run_folder::{AVERAGE, LAST, MODEL};
 use crate::util::whereabouts::{Phase, enter};
 use leaves::Leaves;
 use metrics::{Evaluation, Wanted};
@@ -146,12 +147,22 @@ fn conclude(job: &mut Job, reporter: &mut Reporter, group: &mut Group) -> Result
     reporter.finish();
     let hashes = same_replicas(&job.replica.params.hash()?, group)?;
     let saved = match reporter.folder_path() {
-        Some(folder) => model_file::save(&folder.join(MODEL), &job.replica.snapshot()?),
+        Some(folder) => save_models(job, folder),
         None => Ok(()),
     };
     group.together(saved)?;
     group.barrier()?;
     reporter.conclude(hashes, group)
+}
+
+/// The final model and, where an average was kept, the other of the two.
+fn save_models(job: &Job, folder: &Path) -> Result<()> {
+    model_file::save(&folder.join(MODEL), &job.replica.snapshot()?)?;
+    let other = if job.card.train.judges_average() { LAST } else { AVERAGE };
+    match job.replica.beside() {
+        Some(tensors) => model_file::save(&folder.join(other), &tensors),
+        None => Ok(()),
+    }
 }
 
 /// A run that went on from a checkpoint knows the numbers of its final model, but not the table of classes

@@ -1,6 +1,6 @@
 //! How long a run is: steps, epochs, and where each step stands. Pure.
 
-use crate::config::{Card, Train};
+use crate::config::{Card, Swa, Train};
 use crate::data::{Augment, Cut, Feed, Sampler, Sampling};
 use std::sync::Arc;
 
@@ -64,6 +64,14 @@ impl Plan {
         (step + 1).is_multiple_of(self.steps_per_epoch) || step + 1 == self.total_steps
     }
 
+    /// Whether the mean of the parameters takes them in after `done` steps.
+    #[must_use]
+    pub fn averages_after(&self, rule: &Swa, done: u64) -> bool {
+        let first = rule.from_epoch.saturating_mul(self.steps_per_epoch);
+        let every = rule.every_steps.unwrap_or(self.steps_per_epoch);
+        done >= first && (done - first).is_multiple_of(every)
+    }
+
     /// Whether there is an evaluation after `done` steps: at the end of the run and wherever the card's
     /// steps or epochs ask for one.
     #[must_use]
@@ -116,5 +124,16 @@ mod tests {
         assert_eq!(of(r#"{"global_batch": 96, "eval_every_epochs": 0}"#), [35]);
         let both = r#"{"global_batch": 96, "eval_every_epochs": 3, "eval_every_steps": 12}"#;
         assert_eq!(of(both), [12, 24, 30, 35]);
+    }
+
+    #[test]
+    fn the_mean_of_the_parameters_takes_in_the_ends_of_the_last_epochs_or_every_few_steps() {
+        let of = |every_steps| -> Vec<u64> {
+            let rule = Swa { from_epoch: 2, every_steps, evaluate: true };
+            let plan = plan(960, None, Some(35));
+            (1..=35).filter(|&done| plan.averages_after(&rule, done)).collect()
+        };
+        assert_eq!(of(None), [20, 30]);
+        assert_eq!(of(Some(4)), [20, 24, 28, 32]);
     }
 }

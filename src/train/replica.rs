@@ -1,5 +1,6 @@
 //! One rank's copy of the model, with everything that computes on it.
 
+use super::average;
 use super::device::explain;
 use super::metrics::Outputs;
 use super::tally::Tally;
@@ -8,8 +9,9 @@ use crate::config::Card;
 use crate::data::{Batch, Dataset, Draw};
 use crate::error::{Error, Result};
 use crate::model::{self, Model, Pass};
-use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to};
-use crate::optim::{self, Optimizer};
+use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to,
+    sum_of_squares};
+use crate::optim::{self, Average, Optimizer, Penalties};
 use crate::util::human;
 use crate::util::label::IGNORED;
 use crate::util::whereabouts::{Phase, enter};
@@ -24,6 +26,10 @@ pub struct Replica {
     /// Its parameters in name order, with their gradient buckets.
     pub params: ParamSet,
     optimizer: Box<dyn Optimizer>,
+    penalties: Option<Penalties>,
+    pub(super) average: Option<Average>,
+    /// Whether the average takes in the parameters at each update.
+    of_all_steps: bool,
     device: Device,
     seed: u64,
     /// What the loss is multiplied by before the backward pass, and the gradient divided by in the
@@ -84,9 +90,24 @@ impl Replica {
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
         let names: Vec<&str> = params.iter().map(Param::name).collect();
         let optimizer = optim::build_for(&card.optimizer, &names, &lens)?;
+        let penalties = Penalties::new(&card.optimizer, &names)?;
+        let average = average::kept(&card.train, &lens)?;
+        let of_all_steps = card.train.ema.is_some();
         let (device, shape) = (device.clone(), shape.to_vec());
         let (seed, smoothing) = (card.seed, card.train.label_smoothing);
-        Ok(Replica { model, params, optimizer, device, seed, loss_scale: 1.0, smoothing, shape })
+        Ok(Replica {
+            model,
+            params,
+            optimizer,
+            penalties,
+            average,
+            of_all_steps,
+            device,
+            seed,
+            loss_scale: 1.0,
+            smoothing,
+            shape,
+        })
     }
 
     /// Forward and backward over one micro-batch. The loss is the sum over its labels divided by the
@@ -183,23 +204,54 @@ impl Replica {
         mean().map_err(|e| self.of_batch(e, &batch))
     }
 
+    /// Norm of the gradient of loss and penalties, without the loss scale, where that of the loss is `norm`.
+    ///
+    /// # Errors
+    /// When parameters cannot be copied from their device.
+    pub fn penalised_norm(&mut self, norm: f64) -> Result<f64> {
+        let Replica { params, penalties, loss_scale, .. } = self;
+        let Some(penalties) = penalties else { return Ok(norm) };
+        let (by, mut squares) = (*loss_scale, 0.0);
+        for (i, param) in params.iter().enumerate() {
+            squares += param.read(|theta| {
+                params.grads().read(i, |grad| sum_of_squares(penalties.add(i, theta, grad, by)))
+            })?;
+        }
+        Ok(squares.sqrt() / f64::from(by))
+    }
+
     /// One optimizer step with the reduced gradients, each divided by the loss scale and multiplied by
     /// `scale` (clipping).
     ///
     /// # Errors
     /// When parameters cannot be copied from or to their device.
     pub fn update(&mut self, lr: f64, scale: f32) -> Result<()> {
-        let scale = scale / self.loss_scale;
-        let Replica { params, optimizer, device, .. } = self;
+        let by = self.loss_scale;
+        let scale = scale / by;
+        let Replica { params, optimizer, penalties, average, of_all_steps, device, .. } = self;
+        let mut average = average.as_mut().filter(|_| *of_all_steps);
         optimizer.begin_step(lr);
+        if let Some(average) = &mut average {
+            average.begin();
+        }
         for (i, param) in params.iter().enumerate() {
-            let optimizer = &mut *optimizer;
-            let grads = params.grads();
-            param
-                .update(|theta| grads.read(i, |grad| optimizer.update(i, theta, grad, scale)))
-                .map_err(|e| {
-                    explain(e, device, || format!("while {} was updated", param.name()))
-                })?;
+            let (optimizer, penalties) = (&mut *optimizer, penalties.as_mut());
+            let (grads, average) = (params.grads(), average.as_deref_mut());
+            let update = |theta: &mut [f32]| {
+                grads.read(i, |grad| match penalties {
+                    Some(penalties) => {
+                        let sum = penalties.add(i, theta, grad, by);
+                        optimizer.update(i, theta, sum, scale);
+                    }
+                    None => optimizer.update(i, theta, grad, scale),
+                });
+                if let Some(average) = average {
+                    average.take(i, theta);
+                }
+            };
+            param.update(update).map_err(|e| {
+                explain(e, device, || format!("while {} was updated", param.name()))
+            })?;
         }
         Ok(())
     }
@@ -243,30 +295,37 @@ impl Replica {
         for param in &params {
             param.read(|values| see(TensorName { param, moment: None }, values))?;
         }
-        self.optimizer.visit(&mut |moment, i, values| {
+        let mut see = |moment, i: usize, values: &[f32]| {
             see(TensorName { param: params[i], moment: Some(moment) }, values);
-        });
+        };
+        self.optimizer.visit(&mut see);
+        self.average.iter().for_each(|average| average.visit(&mut see));
         Ok(())
     }
 
-    /// A copy of what the optimizer remembers.
+    /// A copy of what the optimizer remembers, the average of the parameters with it.
     #[must_use]
     pub fn optimizer_state(&self) -> optim::State {
-        self.optimizer.state()
+        let mut state = self.optimizer.state();
+        self.average.iter().for_each(|average| average.save_in(&mut state));
+        state
     }
 
     /// Lets the optimizer go on from a saved state.
     ///
     /// # Errors
     /// [`crate::error::Error::Data`] when it is another optimizer's.
-    pub fn load_optimizer(&mut self, state: optim::State) -> Result<()> {
+    pub fn load_optimizer(&mut self, mut state: optim::State) -> Result<()> {
+        if let Some(average) = &mut self.average {
+            average.load_from(&mut state)?;
+        }
         self.optimizer.load_state(state)
     }
 
-    /// Bytes of the optimizer's moments.
+    /// Bytes of the optimizer's moments and of the average.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
-        let moments = self.optimizer.state().moments;
+        let moments = self.optimizer_state().moments;
         moments.iter().flat_map(|(_, slots)| slots).map(|slot| 4 * slot.len() as u64).sum()
     }
 

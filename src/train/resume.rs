@@ -55,6 +55,7 @@ struct ToldFrom {
     metrics_bytes: u64,
     story: Story,
     optimizer_step: u64,
+    averaged: u64,
     best: bool,
 }
 
@@ -85,7 +86,7 @@ pub fn open(job: &mut Job, out: &Path, resume: &Resume, group: &mut Group) -> Re
         .map_err(|e| Error::Internal(format!("the start from JSON: {e}")))?;
     let Some(from) = told.from else { return Ok(Start { lock, news: told.news, from: None }) };
     broadcast(&mut job.replica, group)?;
-    share_optimizer(job, optimizer_state, from.optimizer_step, group)?;
+    share_optimizer(job, optimizer_state, &from, group)?;
     let best = if from.best { Some(share_best(job, best, group)?) } else { None };
     let ToldFrom { step, metrics_bytes, story, .. } = from;
     let share = |saved| Rewind::share(saved, rewind, &job.replica, group);
@@ -205,6 +206,7 @@ fn restore(job: &mut Job, found: Found) -> Result<Restored> {
         step: snapshot.step,
         metrics_bytes: snapshot.metrics_bytes,
         optimizer_step: optimizer.step,
+        averaged: optimizer.averaged,
         best: best.is_some(),
         story,
     };
@@ -212,9 +214,14 @@ fn restore(job: &mut Job, found: Found) -> Result<Restored> {
 }
 
 /// Every rank's optimizer gets the state that rank 0 read.
-fn share_optimizer(job: &mut Job, read: Option<State>, step: u64, group: &mut Group) -> Result<()> {
+fn share_optimizer(
+    job: &mut Job,
+    read: Option<State>,
+    told: &ToldFrom,
+    group: &mut Group,
+) -> Result<()> {
     let mut state = read.unwrap_or_else(|| job.replica.optimizer_state());
-    state.step = step;
+    (state.step, state.averaged) = (told.optimizer_step, told.averaged);
     for values in state.moments.iter_mut().flat_map(|(_, all)| all) {
         group.broadcast(values, 0)?;
     }

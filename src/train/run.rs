@@ -22,12 +22,11 @@ use crate::checkpoint::model_file::Named;
 use crate::checkpoint::{self, Snapshot, optimizer};
 use crate::collective::Group;
 use crate::config::SpikeAction;
-use crate::data::{Dataset, Loader};
+use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::report::lines::Lines;
 use crate::util::processor;
 use crate::util::whereabouts::{Phase, enter};
-use std::sync::Arc;
 
 /// A run between two steps.
 pub struct Run<'a> {
@@ -150,6 +149,9 @@ impl<'a> Run<'a> {
         enter(Phase::Saving);
         self.saver.wait()?;
         self.tell_news();
+        if self.judges_average() {
+            self.job.replica.swap_average()?;
+        }
         match self.best {
             Some(best) => self.job.replica.restore(&best),
             None => Ok(()),
@@ -184,6 +186,10 @@ impl<'a> Run<'a> {
             self.reporter.skip(self.done, &taken, &why)?;
         }
         self.done += 1;
+        let swa = self.job.card.train.swa.as_ref();
+        if swa.is_some_and(|swa| self.job.plan.averages_after(swa, self.done)) {
+            self.job.replica.take_into_average()?;
+        }
         Ok(taken)
     }
 
@@ -191,14 +197,27 @@ impl<'a> Run<'a> {
     /// parameters are.
     fn evaluate_if_due(&mut self, group: &mut Group) -> Result<Option<f64>> {
         let (card, plan) = (&self.job.card, self.job.plan);
-        let test = self.job.test.as_ref().filter(|_| plan.evaluates_after(&card.train, self.done));
-        let wanted = Wanted::by(card);
-        let evaluate = |test: &Arc<dyn Dataset>| {
-            evaluate::run(&self.job.replica, test.as_ref(), card.train.eval_batch, wanted, group)
+        let due = plan.evaluates_after(&card.train, self.done);
+        let Some(test) = self.job.test.clone().filter(|_| due) else {
+            return self.reporter.evaluation(self.done - 1, None).map(|()| None);
         };
-        let eval = test.map(evaluate).transpose()?;
-        self.reporter.evaluation(self.done - 1, eval.as_ref())?;
-        eval.map(|eval| self.judge(eval)).transpose()
+        let (wanted, eval_batch) = (Wanted::by(card), card.train.eval_batch);
+        let average = self.judges_average();
+        if average {
+            self.job.replica.swap_average()?;
+        }
+        let eval = evaluate::run(&self.job.replica, test.as_ref(), eval_batch, wanted, group)?;
+        self.reporter.evaluation(self.done - 1, Some(&eval))?;
+        let gain = self.judge(eval)?;
+        if average {
+            self.job.replica.swap_average()?;
+        }
+        Ok(Some(gain))
+    }
+
+    /// Whether the average of the parameters is judged and delivered in their place.
+    fn judges_average(&self) -> bool {
+        self.job.card.train.judges_average() && self.job.replica.has_average()
     }
 
     /// What an evaluation means for the run; gives how good the parameters are.

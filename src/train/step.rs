@@ -32,7 +32,7 @@ pub struct StepReport {
     pub tally: Tally,
     /// Wishes to leave, over all ranks.
     pub votes: Votes,
-    /// Norm of the gradient before clipping, without the loss scale.
+    /// Norm of the gradient, penalties included, before clipping, without the loss scale.
     pub grad_norm: f64,
     /// What the loss was multiplied by before the backward pass, where the card wants that.
     pub loss_scale: Option<u32>,
@@ -108,6 +108,7 @@ pub fn take(
     let grad_norm = grad_norm / f64::from(replica.loss_scale);
     enter(Phase::Optimizer);
     let update = Instant::now();
+    let grad_norm = replica.penalised_norm(grad_norm)?;
     let finite = tally.loss.is_finite() && grad_norm.is_finite();
     let updated = finite && tally.mean_loss() <= settings.limit;
     if updated {

@@ -35,6 +35,8 @@ pub struct Saved {
     step: u64,
     optimizer: Value,
     optimizer_step: u64,
+    #[serde(default)]
+    averaged: u64,
 }
 
 impl Rewind {
@@ -69,9 +71,10 @@ impl Rewind {
     pub fn pack(&self, shapes: &[(String, Vec<usize>)]) -> Result<(Saved, [Tensors; 2])> {
         let (about, moments) = optimizer::pack(self.optimizer.clone(), shapes)?;
         let (step, optimizer_step) = (self.step, self.optimizer.step);
+        let averaged = self.optimizer.averaged;
         let tensors = |name: &str, tensors| Tensors { name: name.to_owned(), tensors };
         let groups = [tensors(MODEL, self.model.clone()), tensors(OPTIMIZER, moments)];
-        Ok((Saved { step, optimizer: about, optimizer_step }, groups))
+        Ok((Saved { step, optimizer: about, optimizer_step, averaged }, groups))
     }
 
     /// What [`Rewind::pack`] put into the checkpoint at `path`.
@@ -106,6 +109,7 @@ impl Rewind {
             None => Rewind::of(replica, saved.step)?,
         };
         rewind.optimizer.step = saved.optimizer_step;
+        rewind.optimizer.averaged = saved.averaged;
         let moments = rewind.optimizer.moments.iter_mut().flat_map(|(_, all)| all);
         for values in rewind.model.iter_mut().map(|named| &mut named.values).chain(moments) {
             group.broadcast(values, 0)?;
