@@ -87,7 +87,12 @@ fn evaluation(run: &Path) -> (Value, String) {
 fn counts_of_classes_are_the_same_at_any_rank_count_watched_and_after_a_kill() {
     let stop =
         "train.early_stopping={\"monitor\":\"val_f1_score\",\"patience\":1,\"min_delta\":10}";
-    let sets = ["metrics.top_k=3", stop, "train.max_steps=60", "checkpoint.every_steps=5"];
+    let sets = [
+        "metrics={\"top_k\":3,\"auc\":true}",
+        stop,
+        "train.max_steps=60",
+        "checkpoint.every_steps=5",
+    ];
     let folder = tempdir().unwrap();
     let runs = [1, 2, 3].map(|ranks| folder.path().join(ranks.to_string()));
     for (i, run) in runs.iter().enumerate() {
@@ -106,7 +111,8 @@ fn counts_of_classes_are_the_same_at_any_rank_count_watched_and_after_a_kill() {
     // The run stopped after its second evaluation, with the parameters of the first.
     assert_eq!(evaluated(&runs[0]), [11, 22]);
     let line = &metrics(&runs[0], "eval")[0];
-    for name in ["loss", "accuracy", "top_k_accuracy", "precision", "recall", "f1_score", "correct"]
+    for name in
+        ["loss", "accuracy", "top_k_accuracy", "precision", "recall", "f1_score", "auc", "correct"]
     {
         assert_eq!(eval[name], line[name], "{name}");
         assert!(eval[name].is_number(), "{name}");

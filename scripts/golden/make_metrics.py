@@ -50,14 +50,15 @@ def auc():
     labels = random.integers(0, 3, 120)
     outputs = rounded(random.normal(0, 1, (120, 3)), 1 / 4)
     outputs[np.arange(120), labels] += 0.75
-    wide = outputs.astype(np.float64)
-    softmax = np.exp(wide) / np.exp(wide).sum(1, keepdims=True)
+    # The logarithm of the odds, in 32 bits: in the order of the softmax, but for its rounding.
+    others = [np.logaddexp(outputs[:, (k + 1) % 3], outputs[:, (k + 2) % 3]) for k in range(3)]
+    odds = (outputs - np.stack(others, 1)).astype(np.float32)
+    each = [sk.roc_auc_score(labels == c, odds[:, c]) for c in range(3)]
     two = labels > 0
     return {
         "labels": labels.tolist(),
         "outputs": outputs.tolist(),
-        "of_class": [sk.roc_auc_score(labels == c, softmax[:, c]) for c in range(3)],
-        "macro": sk.roc_auc_score(labels, softmax, multi_class="ovr", average="macro"),
+        "macro": float(np.mean(each)),
         "two": sk.roc_auc_score(two, outputs[:, 1] - outputs[:, 0]),
     }
 

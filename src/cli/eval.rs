@@ -98,9 +98,9 @@ mod tests {
     fn few_classes_are_shown_as_a_matrix() {
         let lines = table(&confusion(2, &[(0, 0), (0, 0), (0, 1), (1, 1)]));
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0], "  label     0 1  precision  recall      f1  samples");
-        assert_eq!(lines[1], "  0         2 1     1.0000  0.6667  0.8000        3");
-        assert_eq!(lines[2], "  1         0 1     0.5000  1.0000  0.6667        1");
+        assert_eq!(lines[0], "  label    0 1  precision  recall      f1  samples");
+        assert_eq!(lines[1], "  0        2 1     1.0000  0.6667  0.8000        3");
+        assert_eq!(lines[2], "  1        0 1     0.5000  1.0000  0.6667        1");
     }
 
     #[test]

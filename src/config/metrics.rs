@@ -21,6 +21,9 @@ pub struct Metrics {
     /// left out: for up to 100 classes, but not for text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<bool>,
+    /// Area under the ROC curve: of two classes that of the second, else the mean over the classes, each
+    /// against the rest. Every rank keeps the scores of all test samples while it is counted.
+    pub auc: bool,
 }
 
 /// A number of an evaluation that is watched, by Keras's names.
@@ -48,6 +51,9 @@ pub enum Monitor {
     /// Mean F1 of the classes; higher is better.
     #[serde(rename = "val_f1_score")]
     F1,
+    /// Area under the ROC curve; higher is better.
+    #[serde(rename = "val_auc")]
+    Auc,
     /// exp(loss), of text; lower is better.
     #[serde(rename = "val_perplexity")]
     Perplexity,
@@ -85,6 +91,7 @@ impl Monitor {
             Monitor::Precision => "precision",
             Monitor::Recall => "recall",
             Monitor::F1 => "f1_score",
+            Monitor::Auc => "auc",
             Monitor::Perplexity => "perplexity",
         }
     }
@@ -122,6 +129,7 @@ impl Card {
         let asked = [
             (self.metrics.top_k.is_some(), Monitor::TopK),
             (self.metrics.confusion == Some(true), Monitor::F1),
+            (self.metrics.auc, Monitor::Auc),
             (self.data.format.is_of_tokens(), Monitor::Perplexity),
         ];
         let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, of)| of);
@@ -159,6 +167,7 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
                 Monitor::Precision | Monitor::Recall | Monitor::F1 => {
                     (!card.counts_confusion(), "give \"metrics\": {\"confusion\": true}")
                 }
+                Monitor::Auc => (!card.metrics.auc, "give \"metrics\": {\"auc\": true}"),
                 Monitor::Perplexity => (!text, "it is of text only; watch another"),
             };
             (missing, field, format!("is not counted: {remedy}"))
@@ -169,6 +178,8 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
         "{classes} classes are too many for a table of all pairs; {MOST_CLASSES} are possible"
     );
     found.push((too_many, "metrics.confusion", large));
+    let what = "is not counted of text, which has too many tokens; remove it".to_owned();
+    found.push((card.metrics.auc && text, "metrics.auc", what));
     if let Some(k) = card.metrics.top_k {
         let what = format!("{k} is not below the number of classes, {classes}");
         found.push((k >= classes, "metrics.top_k", what));
@@ -179,4 +190,39 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
         "needs test samples; give data.test or remove it".to_owned(),
     ));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with MNIST's card once it has these classes and metrics.
+    fn wrong(classes: usize, metrics: &str) -> Vec<String> {
+        let text = include_str!("../../configs/lenet-mnist.json");
+        let mut card: Card = serde_json::from_str(text).unwrap();
+        card.data.classes = classes;
+        card.metrics = serde_json::from_str(metrics).unwrap();
+        let found = problems(&card).into_iter().filter(|(wrong, ..)| *wrong);
+        found.map(|(_, field, what)| format!("{field}: {what}")).collect()
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_refused() {
+        assert!(wrong(10, r#"{"top_k": 9, "confusion": true, "auc": true}"#).is_empty());
+        let found = wrong(10, r#"{"top_k": 10}"#);
+        assert_eq!(found, ["metrics.top_k: 10 is not below the number of classes, 10"]);
+        let found = wrong(5000, r#"{"confusion": true}"#);
+        assert!(found[0].starts_with("metrics.confusion: 5000 classes are too many"), "{found:?}");
+    }
+
+    #[test]
+    fn few_classes_are_counted_unasked() {
+        let text = include_str!("../../configs/lenet-mnist.json");
+        let mut card: Card = serde_json::from_str(text).unwrap();
+        assert!(card.counts_confusion());
+        card.data.classes = 101;
+        assert!(!card.counts_confusion());
+        card.metrics.confusion = Some(true);
+        assert!(card.counts_confusion());
+    }
 }

@@ -98,10 +98,13 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
             "checkpoint.monitor: is not counted: give metrics.top_k",
         ),
         ("checkpoint.monitor=val_perplexity", "checkpoint.monitor: is not counted: it is of text"),
+        ("metrics.top_k=3", "metrics: needs test samples"),
         (
-            "metrics={\"confusion\":false,\"top_k\":10}",
-            "metrics.top_k: 10 is not below the number of classes, 10",
+            "train.swa={\"from_epoch\":100000}",
+            "train.swa.from_epoch: 100000 is after the last epoch",
         ),
+        ("schedule.kind=plateau", "schedule.kind: needs test samples"),
+        ("schedule.plateau={}", "schedule.plateau: is used by `plateau` only"),
         ("schedule.kind=step", "schedule.step_every: is missing"),
         ("schedule.kind=multistep", "schedule.milestones: is missing"),
         (

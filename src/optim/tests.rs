@@ -121,6 +121,8 @@ fn a_group_has_its_own_weight_decay_and_with_factor_0_stays_as_it_is() {
             parameters: vec![name.to_owned()],
             weight_decay,
             lr_factor,
+            l1: None,
+            l2: None,
         };
         let names = ["a", "b", "c"];
         let run = |card: &config::Optimizer| {

@@ -9,8 +9,11 @@ use super::tally::Tally;
 use crate::collective::Group;
 use crate::collective::chunks::chunk;
 use crate::data::{Batch, Dataset, Draw};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::util::whereabouts::{Phase, enter};
+
+/// More numbers are not kept for statistics over all samples: 1 GB.
+const MOST_NUMBERS: usize = 1 << 28;
 
 /// What `wanted` says over all of `data`; every rank gets the same numbers.
 ///
@@ -24,6 +27,15 @@ pub fn run(
     group: &mut Group,
 ) -> Result<Evaluation> {
     enter(Phase::Evaluation);
+    let numbers = data.len().saturating_mul(wanted.numbers_kept());
+    if numbers > MOST_NUMBERS {
+        return Err(group.common_failure(Error::Config(format!(
+            "metrics.auc: {} test samples of {} classes are too many scores to keep; use fewer with \
+             data.test_limit, or remove it",
+            data.len(),
+            data.classes()
+        ))));
+    }
     let mut tallies = vec![Tally::default(); data.len().div_ceil(batch_size)];
     let mine = chunk(tallies.len(), group.size(), group.rank());
     let mut batch = Batch::default();

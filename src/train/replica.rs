@@ -9,8 +9,9 @@ use crate::config::Card;
 use crate::data::{Batch, Dataset, Draw};
 use crate::error::{Error, Result};
 use crate::model::{self, Model, Pass};
-use crate::nn::{BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to,
-    sum_of_squares};
+use crate::nn::{
+    BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to, sum_of_squares,
+};
 use crate::optim::{self, Average, Optimizer, Penalties};
 use crate::util::human;
 use crate::util::label::IGNORED;

@@ -253,7 +253,8 @@ impl Reporter {
     /// The learning rate drops because `watched` has not improved.
     pub fn drops(&self, lr: f64, watched: Monitor) {
         let watched = watched.name();
-        self.console.line(&format!("learning rate {lr:.2e} from here on: {watched} has not improved"));
+        self.console
+            .line(&format!("learning rate {lr:.2e} from here on: {watched} has not improved"));
     }
 
     /// Early stopping has ended the run after `steps` steps.

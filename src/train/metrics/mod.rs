@@ -3,11 +3,13 @@
 //! Every rank counts its batches of the test set in whole numbers, the ranks add the counts, and all divide
 //! the same sums: the same bits at any number of ranks.
 
+mod auc;
 mod confusion;
 mod outputs;
 #[cfg(test)]
 mod tests;
 
+use auc::Scores;
 pub use confusion::{Confusion, OfClass};
 pub use outputs::Outputs;
 
@@ -24,6 +26,7 @@ pub struct Wanted {
     classes: usize,
     top_k: Option<usize>,
     confusion: bool,
+    auc: bool,
     perplexity: bool,
 }
 
@@ -35,6 +38,7 @@ impl Wanted {
             classes: card.data.classes,
             top_k: card.metrics.top_k,
             confusion: card.counts_confusion(),
+            auc: card.metrics.auc,
             perplexity: card.data.format.is_of_tokens(),
         }
     }
@@ -42,7 +46,13 @@ impl Wanted {
     /// Whether the outputs of each sample are looked at.
     #[must_use]
     pub fn looks_at_outputs(self) -> bool {
-        self.top_k.is_some() || self.confusion
+        self.top_k.is_some() || self.confusion || self.auc
+    }
+
+    /// Numbers that each rank keeps of each sample.
+    #[must_use]
+    pub fn numbers_kept(self) -> usize {
+        if self.auc { self.classes + 1 } else { 0 }
     }
 
     /// Whether there is more to an evaluation than single numbers.
@@ -59,6 +69,7 @@ pub struct Counts {
     /// Labels among the k highest outputs.
     hits: u64,
     confusion: Option<Confusion>,
+    scores: Option<Scores>,
 }
 
 impl Counts {
@@ -66,7 +77,8 @@ impl Counts {
     #[must_use]
     pub fn new(wanted: Wanted) -> Counts {
         let confusion = wanted.confusion.then(|| Confusion::new(wanted.classes));
-        Counts { wanted, hits: 0, confusion }
+        let scores = wanted.auc.then(|| Scores::new(wanted.classes));
+        Counts { wanted, hits: 0, confusion, scores }
     }
 
     /// Takes in the outputs of some samples.
@@ -77,6 +89,9 @@ impl Counts {
             }
             if let Some(confusion) = &mut self.confusion {
                 confusion.see(label as usize, outputs::highest(row));
+            }
+            if let Some(scores) = &mut self.scores {
+                scores.see(row, label);
             }
         }
     }
@@ -124,6 +139,9 @@ impl Evaluation {
             scores.push((Monitor::Precision, mean.precision));
             scores.push((Monitor::Recall, mean.recall));
             scores.push((Monitor::F1, mean.f1));
+        }
+        if let Some(of_all) = &counts.scores {
+            scores.push((Monitor::Auc, of_all.area(group)?));
         }
         if counts.wanted.perplexity {
             scores.push((Monitor::Perplexity, tally.mean_loss().exp()));

@@ -79,6 +79,22 @@ fn classes_are_counted_and_judged_as_by_scikit_learn_at_any_rank_count() {
 }
 
 #[test]
+fn areas_under_the_curve_are_those_of_scikit_learn_at_any_rank_count() {
+    let golden = golden("auc");
+    let (labels, outputs) = (labels(&golden["labels"]), outputs(&golden["outputs"]));
+    for ranks in [1, 2, 3, 5] {
+        let wanted = Wanted { classes: 3, auc: true, ..Wanted::default() };
+        let eval = evaluate(ranks, wanted, &outputs, &labels);
+        close("mean area", eval.value(Monitor::Auc), golden["macro"].as_f64().unwrap());
+        let rows: Vec<&[f32]> = outputs.rows().map(|row| &row[..2]).collect();
+        let two: Vec<u32> = labels.iter().map(|&label| u32::from(label > 0)).collect();
+        let wanted = Wanted { classes: 2, ..wanted };
+        let eval = evaluate(ranks, wanted, &Outputs::new(rows.concat(), 2), &two);
+        close("area of two", eval.value(Monitor::Auc), golden["two"].as_f64().unwrap());
+    }
+}
+
+#[test]
 fn labels_that_do_not_count_are_not_counted() {
     let wanted = Wanted { classes: 2, top_k: Some(1), confusion: true, ..Wanted::default() };
     let mut counts = Counts::new(wanted);
