@@ -36,12 +36,12 @@ pub fn run(args: &EvalArgs, group: &mut Group) -> Result<()> {
     if group.rank() != 0 {
         return Ok(());
     }
-    say(&format!(
-        "test accuracy {}  test loss {:.6}  model {}",
-        train::percent(&eval.tally),
-        eval.tally.mean_loss(),
-        model.display()
-    ));
+    let accuracy = match eval.tally.accuracy() {
+        share if share.is_nan() => String::new(),
+        _ => format!("test accuracy {}  ", train::percent(&eval.tally)),
+    };
+    let (loss, model) = (eval.tally.mean_loss(), model.display());
+    say(&format!("{accuracy}test loss {loss:.6}  model {model}"));
     for (name, value) in eval.named() {
         say(&format!("  {name:<16} {value:.6}"));
     }

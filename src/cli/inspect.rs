@@ -110,6 +110,10 @@ fn describe(name: &str, set: &dyn Dataset) -> Result<()> {
     if set.labels_per_sample() == 1 {
         fact("", &format!("mean {mean:.4}, deviation {std:.4}, {least:.4} to {most:.4}{some}"));
     }
+    if set.predicts_numbers() {
+        fact("", "labels are numbers to predict");
+        return Ok(());
+    }
     classes(&facts.classes, if set.labels_per_sample() == 1 { "" } else { &some });
     Ok(())
 }

@@ -76,8 +76,9 @@ pub struct Data {
     /// Samples to evaluate on; without them there is no evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Split>,
-    /// Number of classes; labels are 0..classes. Of text: the size of the vocabulary.
-    #[schemars(range(min = 2, max = 65_536))]
+    /// Number of classes; labels are 0..classes. Of text: the size of the vocabulary. 1 where a number is
+    /// predicted (`train.loss`).
+    #[schemars(range(min = 1, max = 65_536))]
     pub classes: usize,
     /// Pixels, if they are bytes, become (pixel / 255 − mean) / std; other numbers (x − mean) / std.
     #[serde(default)]

@@ -22,8 +22,10 @@ pub struct Checkpoint {
     pub keep_last: usize,
     /// Keep, beside them, the one of the best evaluation.
     pub keep_best: bool,
-    /// What makes an evaluation the best, where early stopping does not say it.
-    pub monitor: super::Monitor,
+    /// What makes an evaluation the best, where early stopping does not say it; when left out `val_accuracy`, or
+    /// `val_loss` where numbers are predicted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<super::Monitor>,
     /// What a checkpoint that cannot be written means for the run.
     pub on_failure: OnFailure,
 }
@@ -36,7 +38,7 @@ impl Default for Checkpoint {
             every_epochs: 1,
             keep_last: 2,
             keep_best: true,
-            monitor: super::Monitor::default(),
+            monitor: None,
             on_failure: OnFailure::Warn,
         }
     }

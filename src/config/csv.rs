@@ -51,10 +51,10 @@ pub struct Column {
     /// missing value is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<String>,
-    /// Subtracted (numeric); 0 when left out.
+    /// Subtracted (numeric, target); 0 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<f64>,
-    /// Divides what is left (numeric); 1 when left out.
+    /// Divides what is left (numeric, target); 1 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub std: Option<f64>,
@@ -70,6 +70,8 @@ pub enum ColumnKind {
     Category,
     /// The label.
     Label,
+    /// The number to predict (`train.loss` `mse`, `mae` or `huber`), in the label's place.
+    Target,
 }
 
 impl Csv {
@@ -90,11 +92,11 @@ impl Csv {
         );
         refuse_if(self.quote == self.delimiter, "quote", "is the same as the delimiter");
         let of = |kind| self.columns.iter().filter(move |column| column.kind == kind).count();
-        let labels = of(ColumnKind::Label);
+        let labels = of(ColumnKind::Label) + of(ColumnKind::Target);
         refuse_if(
             labels != 1,
             "columns",
-            &format!("have {labels} of kind `label`; one column is the label"),
+            &format!("have {labels} of kind `label` or `target`; one column is the label"),
         );
         refuse_if(
             self.columns.len() == labels,
@@ -128,7 +130,8 @@ impl Csv {
 
 impl Column {
     fn problems(&self, header: bool) -> Vec<(&'static str, &'static str)> {
-        use ColumnKind::{Category, Label, Numeric};
+        use ColumnKind::{Category, Label, Numeric, Target};
+        let is_number = matches!(self.kind, Numeric | Target);
         let fill = self.fill.as_deref().map(|fill| fill.trim().parse::<f64>());
         let repeated = |(i, value)| self.values[..i].contains(value);
         let number = self.name.parse::<usize>().is_ok_and(|n| n > 0);
@@ -138,13 +141,13 @@ impl Column {
                 "name",
                 "is no number from 1 on; without a header, columns have no other names",
             ),
-            (
-                self.kind == Numeric && !self.values.is_empty(),
-                "values",
-                "is used by category and label only",
-            ),
+            (is_number && !self.values.is_empty(), "values", "is used by category and label only"),
             (self.values.iter().enumerate().any(repeated), "values", "names a value twice"),
-            (self.kind == Label && self.fill.is_some(), "fill", "is not for labels"),
+            (
+                matches!(self.kind, Label | Target) && self.fill.is_some(),
+                "fill",
+                "is not for labels",
+            ),
             (
                 self.kind == Numeric && fill.is_some_and(|fill| !fill.is_ok_and(f64::is_finite)),
                 "fill",
@@ -157,8 +160,8 @@ impl Column {
                 "fill",
                 "is not one of the values",
             ),
-            (self.kind != Numeric && self.mean.is_some(), "mean", "is used by numeric only"),
-            (self.kind != Numeric && self.std.is_some(), "std", "is used by numeric only"),
+            (!is_number && self.mean.is_some(), "mean", "is used by numeric and target only"),
+            (!is_number && self.std.is_some(), "std", "is used by numeric and target only"),
         ];
         problems
             .into_iter()

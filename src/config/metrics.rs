@@ -54,6 +54,18 @@ pub enum Monitor {
     /// Area under the ROC curve; higher is better.
     #[serde(rename = "val_auc")]
     Auc,
+    /// Mean absolute error, of numbers; lower is better.
+    #[serde(rename = "val_mae")]
+    Mae,
+    /// Mean squared error, of numbers; lower is better.
+    #[serde(rename = "val_mse")]
+    Mse,
+    /// Root of the mean squared error, of numbers; lower is better.
+    #[serde(rename = "val_rmse")]
+    Rmse,
+    /// R², the share of the variance that is explained, of numbers; higher is better.
+    #[serde(rename = "val_r2_score")]
+    R2,
     /// exp(loss), of text; lower is better.
     #[serde(rename = "val_perplexity")]
     Perplexity,
@@ -92,6 +104,10 @@ impl Monitor {
             Monitor::Recall => "recall",
             Monitor::F1 => "f1_score",
             Monitor::Auc => "auc",
+            Monitor::Mae => "mae",
+            Monitor::Mse => "mse",
+            Monitor::Rmse => "rmse",
+            Monitor::R2 => "r2_score",
             Monitor::Perplexity => "perplexity",
         }
     }
@@ -99,8 +115,9 @@ impl Monitor {
     /// A value of it as a gain: larger is better.
     #[must_use]
     pub fn gain(self, mode: Mode, value: f64) -> f64 {
+        use Monitor::{Loss, Mae, Mse, Perplexity, Rmse};
         let falls = match mode {
-            Mode::Auto => matches!(self, Monitor::Loss | Monitor::Perplexity),
+            Mode::Auto => matches!(self, Loss | Perplexity | Mae | Mse | Rmse),
             Mode::Min => true,
             Mode::Max => false,
         };
@@ -113,14 +130,21 @@ impl Card {
     #[must_use]
     pub fn counts_confusion(&self) -> bool {
         let few = self.data.classes <= FEW_CLASSES && !self.data.format.is_of_tokens();
-        self.metrics.confusion.unwrap_or(few)
+        self.metrics.confusion.unwrap_or(few) && !self.train.loss.is_of_numbers()
     }
 
     /// What makes an evaluation better than another.
     #[must_use]
     pub fn monitor(&self) -> (Monitor, Mode) {
         let stopping = self.train.early_stopping.as_ref();
-        stopping.map_or((self.checkpoint.monitor, Mode::Auto), |rule| (rule.monitor, rule.mode))
+        stopping.map_or((self.kept_by(), Mode::Auto), |rule| (rule.monitor, rule.mode))
+    }
+
+    /// What makes a checkpoint the best, as far as it is not early stopping.
+    fn kept_by(&self) -> Monitor {
+        let numbers = self.train.loss.is_of_numbers();
+        let usual = if numbers { Monitor::Loss } else { Monitor::Accuracy };
+        self.checkpoint.monitor.unwrap_or(usual)
     }
 
     /// What the line of an evaluation shows, beside loss and accuracy: what the card speaks of.
@@ -130,6 +154,8 @@ impl Card {
             (self.metrics.top_k.is_some(), Monitor::TopK),
             (self.metrics.confusion == Some(true), Monitor::F1),
             (self.metrics.auc, Monitor::Auc),
+            (self.train.loss.is_of_numbers(), Monitor::Mae),
+            (self.train.loss.is_of_numbers(), Monitor::R2),
             (self.data.format.is_of_tokens(), Monitor::Perplexity),
         ];
         let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, of)| of);
@@ -142,7 +168,7 @@ impl Card {
         let stopping = stopping.map(|rule| (rule.monitor, "train.early_stopping.monitor"));
         let plateau = self.schedule.plateau();
         let plateau = plateau.map(|rule| (rule.monitor, "schedule.plateau.monitor"));
-        let kept = (self.checkpoint.monitor, "checkpoint.monitor");
+        let kept = (self.kept_by(), "checkpoint.monitor");
         stopping.into_iter().chain(plateau).chain([kept]).collect()
     }
 
@@ -156,19 +182,21 @@ impl Card {
 /// Numbers that are watched and not there, counts that cannot be: whether it is so, the field, what is wrong.
 pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
     let text = card.data.format.is_of_tokens();
-    let classes = card.data.classes;
+    let (classes, numbers) = (card.data.classes, card.train.loss.is_of_numbers());
     let mut found: Vec<_> = card
         .watched()
         .into_iter()
         .map(|(monitor, field)| {
             let (missing, remedy) = match monitor {
-                Monitor::Loss | Monitor::Accuracy => (false, ""),
+                Monitor::Loss => (false, ""),
+                Monitor::Accuracy => (numbers, "it is of classes; watch `val_loss`"),
+                of if of.is_of_numbers() => (!numbers, "it is of numbers; watch another"),
                 Monitor::TopK => (card.metrics.top_k.is_none(), "give metrics.top_k"),
                 Monitor::Precision | Monitor::Recall | Monitor::F1 => {
                     (!card.counts_confusion(), "give \"metrics\": {\"confusion\": true}")
                 }
                 Monitor::Auc => (!card.metrics.auc, "give \"metrics\": {\"auc\": true}"),
-                Monitor::Perplexity => (!text, "it is of text only; watch another"),
+                _ => (!text, "it is of text only; watch another"),
             };
             (missing, field, format!("is not counted: {remedy}"))
         })

@@ -8,6 +8,7 @@
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `text` | how text becomes samples |
 //! | `residual` | what a residual network demands |
+//! | `regression` | numbers to predict instead of classes |
 //! | `members` | which parts of a file are the samples |
 //! | `optimizer` | how parameters are updated |
 //! | `training` | the loop |
@@ -38,6 +39,7 @@ mod optimizer;
 mod parse;
 mod pictures;
 mod places;
+mod regression;
 mod reproducible;
 mod residual;
 pub mod results;
@@ -63,6 +65,7 @@ pub use optimizer::*;
 pub use parse::Problem;
 pub use pictures::*;
 pub use places::Places;
+pub use regression::Loss;
 pub use reproducible::Reproducible;
 pub use running::*;
 pub use schedule::*;

@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, ScheduleKind,
-    SpikeAction, Wire, metrics, residual, text,
+    SpikeAction, Wire, metrics, regression, residual, text,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -80,6 +80,9 @@ fn unused_options(card: &Card, rules: &mut Rules) {
     );
     let hidden = !card.model.hidden.is_empty() && card.model.kind != ModelKind::Mlp;
     unused(rules, hidden, "model.hidden", "model.kind", "`mlp`");
+    for (wrong, field, what) in regression::problems(card) {
+        rules.refuse_if(wrong, &[field, "train.loss", "data.csv", "data.classes"], &what);
+    }
     for (wrong, field, what) in metrics::problems(card) {
         let fields = [field, "metrics", "data.classes", "data.format", "data.test"];
         rules.refuse_if(wrong, &fields, &what);

@@ -63,7 +63,7 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("optimizer.betas=[0.9,\"a\"]", "optimizer.betas.1: \"a\" is not a number"),
         ("comm.deadline_s=0", "comm.deadline_s: 0 is not a number above 0"),
         ("comm=null", "comm: null is not a section"),
-        ("data.classes=1", "data.classes: 1 is not a whole number from 2 to 65536"),
+        ("data.classes=1", "data.classes: is 1; at least 2 classes"),
         ("data.normalize.std=0", "data.normalize.std: 0 is not a number above 0"),
         ("data.normalize.std=1e-60", "data.normalize.std"),
         ("data.normalize.mean=1e39", "data.normalize.mean"),

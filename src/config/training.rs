@@ -1,6 +1,6 @@
 //! The training loop: [`Train`], [`LossScale`], [`EarlyStopping`].
 
-use super::{Mode, Monitor};
+use super::{Loss, Mode, Monitor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,13 @@ pub struct Train {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 65536))]
     pub accumulate: usize,
+    /// What is made small. Numbers are those of a column of kind `target`; `data.classes` is then 1.
+    #[serde(default)]
+    pub loss: Loss,
+    /// From which difference on the loss is a line (huber); 1 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub huber_delta: Option<f32>,
     /// Clip the gradient to this global norm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]

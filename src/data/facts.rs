@@ -7,7 +7,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// How often each class is a label: in the whole set where a sample has one label, else in the samples
-    /// that were looked at.
+    /// that were looked at. Nothing is counted where labels are numbers to predict.
     pub classes: Vec<u64>,
     /// Samples whose numbers were looked at, evenly spread over the set.
     pub looked_at: usize,
@@ -42,14 +42,14 @@ impl Facts {
                 squares += d * d;
                 (least, greatest) = (least.min(value), greatest.max(value));
             }
-            if labels.len() == 1 {
+            if labels.len() == 1 || set.predicts_numbers() {
                 continue;
             }
             for &label in labels.iter().filter(|&&label| label != IGNORED) {
                 classes[label as usize] += 1;
             }
         }
-        if labels.len() == 1 {
+        if labels.len() == 1 && !set.predicts_numbers() {
             // Every reader has the labels at hand.
             for i in 0..set.len() {
                 classes[set.label(i)? as usize] += 1;

@@ -80,6 +80,11 @@ pub trait Dataset: Send + Sync {
         1
     }
 
+    /// Whether a label is no class but a number to predict ([`crate::util::label::number`]).
+    fn predicts_numbers(&self) -> bool {
+        false
+    }
+
     /// How many labels of sample `index` count, the others being [`IGNORED`]: its weight in a mean.
     fn weight(&self, _index: usize) -> u64 {
         1

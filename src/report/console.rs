@@ -18,7 +18,7 @@ pub struct Progress {
     pub epoch: u64,
     /// Mean training loss.
     pub loss: f64,
-    /// Training accuracy, 0..1.
+    /// Training accuracy, 0..1; NaN where numbers are predicted.
     pub accuracy: f64,
     /// Learning rate.
     pub lr: f64,
@@ -110,11 +110,15 @@ impl Console {
             (now.step - self.from.min(now.step), self.total - self.from.min(self.total));
         let share = done as f64 / ahead.max(1) as f64;
         let left = self.started.elapsed().mul_f64((1.0 - share) / share.max(1e-9));
+        let accuracy = if now.accuracy.is_nan() {
+            String::new()
+        } else {
+            format!("  acc {:.2} %", 100.0 * now.accuracy)
+        };
         format!(
-            "epoch {}  loss {:.4}  acc {:.2} %  lr {:.2e}  {}/s  comm {:.0} %  left {}",
+            "epoch {}  loss {:.4}{accuracy}  lr {:.2e}  {}/s  comm {:.0} %  left {}",
             now.epoch,
             now.loss,
-            100.0 * now.accuracy,
             now.lr,
             human::count(now.samples_per_s as u64),
             100.0 * now.comm_share,

@@ -39,12 +39,13 @@ pub fn run(
     let mut tallies = vec![Tally::default(); data.len().div_ceil(batch_size)];
     let mine = chunk(tallies.len(), group.size(), group.rank());
     let mut batch = Batch::default();
-    let mut counts = Counts::new(wanted);
+    let first = if data.is_empty() { 0 } else { data.label(0)? };
+    let mut counts = Counts::new(wanted, tallies.len(), first);
     for (i, tally) in tallies.iter_mut().enumerate().take(mine.end).skip(mine.start) {
         let start = i * batch_size;
         let end = data.len().min(start + batch_size);
         batch.fill(data, (start as u64..end as u64).map(Draw::of))?;
-        let mut see = |outputs: &Outputs| counts.see(outputs, &batch.labels);
+        let mut see = |outputs: &Outputs| counts.see(i, outputs, &batch.labels);
         let see: Option<&mut dyn FnMut(&Outputs)> =
             if wanted.looks_at_outputs() { Some(&mut see) } else { None };
         *tally = replica.evaluate(&batch, see)?;

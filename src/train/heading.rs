@@ -100,6 +100,9 @@ fn data(job: &Job) -> String {
     if job.card.data.format.is_of_tokens() {
         return format!("{counts} windows of {shape} tokens, {classes} in the vocabulary");
     }
+    if job.card.train.loss.is_of_numbers() {
+        return format!("{counts} samples of {shape}, one number to predict");
+    }
     format!("{counts} samples of {shape}, {classes} classes")
 }
 

@@ -5,16 +5,17 @@ use super::device::explain;
 use super::metrics::Outputs;
 use super::tally::Tally;
 use crate::checkpoint::model_file::Named;
-use crate::config::Card;
+use crate::config::{self, Card, Loss};
 use crate::data::{Batch, Dataset, Draw};
 use crate::error::{Error, Result};
 use crate::model::{self, Model, Pass};
 use crate::nn::{
-    BucketBytes, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to, sum_of_squares,
+    BucketBytes, Distance, Param, ParamBuilder, ParamSet, Targets, correct, cross_entropy_to,
+    distance, sum_of_squares,
 };
 use crate::optim::{self, Average, Optimizer, Penalties};
 use crate::util::human;
-use crate::util::label::IGNORED;
+use crate::util::label::{self, IGNORED};
 use crate::util::whereabouts::{Phase, enter};
 use candle_core::{Device, Tensor};
 use std::fmt;
@@ -38,6 +39,8 @@ pub struct Replica {
     pub loss_scale: f32,
     /// Of the labels, while training.
     smoothing: f32,
+    /// Where numbers are predicted.
+    distance: Option<Distance>,
     shape: Vec<usize>,
 }
 
@@ -107,6 +110,7 @@ impl Replica {
             seed,
             loss_scale: 1.0,
             smoothing,
+            distance: distance_of(&card.train),
             shape,
         })
     }
@@ -182,13 +186,22 @@ impl Replica {
 
     /// The loss of each label of the batch, and their sums.
     fn losses(&self, logits: &Tensor, batch: &Batch, train: bool) -> Result<(Tensor, Tally)> {
+        let sum = |losses: &Tensor| -> Result<f64> {
+            Ok(losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum())
+        };
+        if let Some(kind) = self.distance {
+            let targets: Vec<f32> = batch.labels.iter().map(|&l| label::number(l)).collect();
+            let losses = distance(logits, &targets, kind)?;
+            let (loss, count) = (sum(&losses)?, targets.len() as f64);
+            return Ok((losses, Tally { loss, correct: f64::NAN, count }));
+        }
         let smoothing = if train { self.smoothing } else { 0.0 };
         let targets = Targets { labels: &batch.labels, mixed: &batch.mixed, smoothing };
         let losses = cross_entropy_to(logits, targets)?;
-        let sum = losses.to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum();
+        let loss = sum(&losses)?;
         let correct = correct(logits, targets)?;
         let count = batch.labels.iter().filter(|&&label| label != IGNORED).count() as f64;
-        Ok((losses, Tally { loss: sum, correct, count }))
+        Ok((losses, Tally { loss, correct, count }))
     }
 
     /// The loss of the first samples of `data`, as the gradient probe wants it.
@@ -334,6 +347,16 @@ impl Replica {
     #[must_use]
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         self.params.iter().map(|p| (p.name().to_owned(), p.var().dims().to_vec())).collect()
+    }
+}
+
+/// How a predicted number is judged, if the card has numbers predicted.
+fn distance_of(card: &config::Train) -> Option<Distance> {
+    match card.loss {
+        Loss::CrossEntropy => None,
+        Loss::Mse => Some(Distance::Squared),
+        Loss::Mae => Some(Distance::Absolute),
+        Loss::Huber => Some(Distance::Huber(card.huber_delta.unwrap_or(1.0))),
     }
 }
 

@@ -216,13 +216,18 @@ impl Reporter {
         let mut text = if ends_epoch {
             let trained = std::mem::take(&mut self.recent.epoch_tally);
             let (loss, share) = (trained.mean_loss(), 100.0 * trained.accuracy());
-            format!("epoch {epoch}/{}  loss {loss:.4}  train {share:.2} %", self.plan.epochs())
+            let share =
+                if share.is_nan() { String::new() } else { format!("  train {share:.2} %") };
+            format!("epoch {epoch}/{}  loss {loss:.4}{share}", self.plan.epochs())
         } else {
             format!("step {}/{}", step + 1, self.plan.total_steps)
         };
         if let Some(eval) = eval {
             let tally = &eval.tally;
-            text += &format!("  test loss {:.4}  test {}", tally.mean_loss(), percent(tally));
+            text += &format!("  test loss {:.4}", tally.mean_loss());
+            if !tally.accuracy().is_nan() {
+                text += &format!("  test {}", percent(tally));
+            }
             for (name, value) in eval.scores.iter().filter(|(of, _)| self.shown.contains(of)) {
                 text += &format!("  {} {value:.4}", name.name());
             }
@@ -333,6 +338,9 @@ impl Reporter {
                     format!(
                         "done: test perplexity {perplexity:.3}, loss {loss:.4} a token ({kind})"
                     )
+                } else if let Some(error) = e.score(Monitor::Mae) {
+                    let r2 = e.score(Monitor::R2).unwrap_or(f64::NAN);
+                    format!("done: test mean absolute error {error:.4}, R² {r2:.4} ({kind})")
                 } else {
                     format!("done: test accuracy {} ({kind})", percent(&e.tally))
                 });

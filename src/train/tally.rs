@@ -11,7 +11,7 @@ pub struct Tally {
     /// Sum of the losses.
     pub loss: f64,
     /// Samples classified right; of a mixture, the share of the label that was found. An `f64` counts
-    /// exactly up to 2⁵³.
+    /// exactly up to 2⁵³. NaN where numbers are predicted: nothing is right or wrong.
     pub correct: f64,
     /// Samples; of text, tokens.
     pub count: f64,
@@ -52,7 +52,7 @@ impl Tally {
         self.loss / self.count
     }
 
-    /// Share of samples classified right.
+    /// Share of samples classified right; NaN where numbers are predicted.
     #[must_use]
     pub fn accuracy(&self) -> f64 {
         self.correct / self.count

@@ -6,6 +6,7 @@ use super::source::Source;
 use crate::config::{Column, ColumnKind, Csv, Data, Format};
 use crate::data::limits;
 use crate::error::{Error, Result};
+use crate::util::label;
 use csv::ByteRecord;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,6 +32,8 @@ enum Kind {
     Category { values: Names, fill: Option<String> },
     /// The label.
     Label(Classes),
+    /// The number to predict: (x − mean) / std.
+    Target { mean: f64, std: f64 },
 }
 
 impl Columns {
@@ -50,6 +53,10 @@ impl Columns {
             kinds.push(match column.kind {
                 ColumnKind::Numeric => Kind::Numeric {
                     fill: column.fill.as_deref().and_then(|fill| fill.trim().parse().ok()),
+                    mean: column.mean.unwrap_or(0.0),
+                    std: column.std.unwrap_or(1.0),
+                },
+                ColumnKind::Target => Kind::Target {
                     mean: column.mean.unwrap_or(0.0),
                     std: column.std.unwrap_or(1.0),
                 },
@@ -105,7 +112,7 @@ impl Columns {
         let of = |kind: &Kind| match kind {
             Kind::Numeric { .. } => 1,
             Kind::Category { values, .. } => values.list().len(),
-            Kind::Label(_) => 0,
+            Kind::Label(_) | Kind::Target { .. } => 0,
         };
         self.kinds.iter().map(of).sum()
     }
@@ -121,6 +128,11 @@ impl Columns {
     /// The names of the columns, in the card's order.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Whether the label of a row is a number to predict.
+    pub fn predict_numbers(&self) -> bool {
+        self.kinds.iter().any(|kind| matches!(kind, Kind::Target { .. }))
     }
 
     /// Writes the features of a row and gives its label.
@@ -144,10 +156,7 @@ impl Columns {
                         Some(text) => number(text).map_err(place)?,
                         None => fill.ok_or_else(|| place(absent()))?,
                     };
-                    out[0] = ((number - mean) / std) as f32;
-                    if !out[0].is_finite() {
-                        return Err(place(format!("{number:e} does not fit 32 bits")));
-                    }
+                    out[0] = scaled(number, *mean, *std).map_err(place)?;
                     rest = others;
                 }
                 Kind::Category { values, fill } => {
@@ -164,6 +173,11 @@ impl Columns {
                 Kind::Label(classes) => {
                     let text = text.ok_or_else(|| place("the label is missing".to_owned()))?;
                     label = classes.number(text).map_err(place)?;
+                }
+                Kind::Target { mean, std } => {
+                    let text = text.ok_or_else(|| place("the number is missing".to_owned()))?;
+                    let target = number(text).and_then(|number| scaled(number, *mean, *std));
+                    label = label::of_number(target.map_err(place)?);
                 }
             }
         }
@@ -194,6 +208,12 @@ fn number(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
+/// (number − mean) / std in 32 bits.
+fn scaled(number: f64, mean: f64, std: f64) -> std::result::Result<f32, String> {
+    let scaled = ((number - mean) / std) as f32;
+    scaled.is_finite().then_some(scaled).ok_or_else(|| format!("{number:e} does not fit 32 bits"))
+}
+
 /// Which cell of a row each of these names is. Takes the header from `rows`, if there is one; else a
 /// column's name is its number.
 fn cells(names: &[String], rows: &mut Rows, header: bool) -> Result<Vec<usize>> {
@@ -219,7 +239,10 @@ fn cells(names: &[String], rows: &mut Rows, header: bool) -> Result<Vec<usize>> 
 
 /// The values that the training files have in each column whose values the card does not give.
 fn find_values(wanted: &Csv, card: &Data) -> Result<Vec<BTreeSet<String>>> {
-    let open = |column: &&Column| column.kind != ColumnKind::Numeric && column.values.is_empty();
+    let open = |column: &&Column| {
+        let number = matches!(column.kind, ColumnKind::Numeric | ColumnKind::Target);
+        !number && column.values.is_empty()
+    };
     let names: Vec<String> =
         wanted.columns.iter().filter(open).map(|column| column.name.clone()).collect();
     let mut found = vec![BTreeSet::new(); names.len()];

@@ -30,6 +30,8 @@ pub struct ParquetSet {
     shape: [usize; 1],
     classes: usize,
     labels: Vec<u32>,
+    /// Whether labels are numbers to predict.
+    numbers: bool,
     features: Store,
     fingerprint: String,
 }
@@ -73,7 +75,8 @@ impl ParquetSet {
         }
         hash.update(bytemuck::cast_slice(&labels));
         let fingerprint = hash.finalize().to_hex().to_string();
-        Ok(ParquetSet { shape: [width], classes: card.classes, labels, features, fingerprint })
+        let (classes, numbers) = (card.classes, columns.predict_numbers());
+        Ok(ParquetSet { shape: [width], classes, labels, numbers, features, fingerprint })
     }
 }
 
@@ -84,6 +87,10 @@ impl Dataset for ParquetSet {
 
     fn sample_shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    fn predicts_numbers(&self) -> bool {
+        self.numbers
     }
 
     fn classes(&self) -> usize {

@@ -164,6 +164,10 @@ impl Dataset for Table {
         &self.shape
     }
 
+    fn predicts_numbers(&self) -> bool {
+        self.columns.predict_numbers()
+    }
+
     fn classes(&self) -> usize {
         self.classes
     }

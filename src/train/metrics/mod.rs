@@ -5,19 +5,21 @@
 
 mod auc;
 mod confusion;
+mod numbers;
 mod outputs;
 #[cfg(test)]
 mod tests;
 
 use auc::Scores;
 pub use confusion::{Confusion, OfClass};
+use numbers::Numbers;
 pub use outputs::Outputs;
 
 use super::tally::Tally;
 use crate::collective::{Group, Op};
 use crate::config::{Card, Monitor};
 use crate::error::Result;
-use crate::util::label::IGNORED;
+use crate::util::label::{self, IGNORED};
 use serde::Serialize;
 
 /// What is counted.
@@ -27,6 +29,8 @@ pub struct Wanted {
     top_k: Option<usize>,
     confusion: bool,
     auc: bool,
+    /// Numbers are predicted.
+    numbers: bool,
     perplexity: bool,
 }
 
@@ -39,6 +43,7 @@ impl Wanted {
             top_k: card.metrics.top_k,
             confusion: card.counts_confusion(),
             auc: card.metrics.auc,
+            numbers: card.train.loss.is_of_numbers(),
             perplexity: card.data.format.is_of_tokens(),
         }
     }
@@ -46,7 +51,7 @@ impl Wanted {
     /// Whether the outputs of each sample are looked at.
     #[must_use]
     pub fn looks_at_outputs(self) -> bool {
-        self.top_k.is_some() || self.confusion || self.auc
+        self.top_k.is_some() || self.confusion || self.auc || self.numbers
     }
 
     /// Numbers that each rank keeps of each sample.
@@ -70,19 +75,27 @@ pub struct Counts {
     hits: u64,
     confusion: Option<Confusion>,
     scores: Option<Scores>,
+    numbers: Option<Numbers>,
 }
 
 impl Counts {
-    /// Nothing counted yet.
+    /// Nothing counted yet of `batches` batches, where `first` is the label of the first sample of all.
     #[must_use]
-    pub fn new(wanted: Wanted) -> Counts {
+    pub fn new(wanted: Wanted, batches: usize, first: u32) -> Counts {
         let confusion = wanted.confusion.then(|| Confusion::new(wanted.classes));
         let scores = wanted.auc.then(|| Scores::new(wanted.classes));
-        Counts { wanted, hits: 0, confusion, scores }
+        let numbers = wanted.numbers.then(|| Numbers::new(label::number(first), batches));
+        Counts { wanted, hits: 0, confusion, scores, numbers }
     }
 
-    /// Takes in the outputs of some samples.
-    pub fn see(&mut self, outputs: &Outputs, labels: &[u32]) {
+    /// Takes in the outputs for batch `batch`.
+    pub fn see(&mut self, batch: usize, outputs: &Outputs, labels: &[u32]) {
+        if let Some(numbers) = &mut self.numbers {
+            for (row, &label) in outputs.rows().zip(labels) {
+                numbers.see(batch, row[0], label::number(label));
+            }
+            return;
+        }
         for (row, &label) in outputs.rows().zip(labels).filter(|(_, label)| **label != IGNORED) {
             if let Some(k) = self.wanted.top_k {
                 self.hits += u64::from(outputs::place(row, label as usize) < k);
@@ -98,7 +111,7 @@ impl Counts {
 
     /// Adds up the counts of all ranks. Whole numbers: the same in any order.
     fn reduce(&mut self, group: &mut Group) -> Result<()> {
-        if !self.wanted.looks_at_outputs() {
+        if self.wanted.top_k.is_none() && self.confusion.is_none() {
             return Ok(());
         }
         let mut table = vec![self.hits];
@@ -142,6 +155,9 @@ impl Evaluation {
         }
         if let Some(of_all) = &counts.scores {
             scores.push((Monitor::Auc, of_all.area(group)?));
+        }
+        if let Some(numbers) = &counts.numbers {
+            scores.extend(numbers.scores(group)?);
         }
         if counts.wanted.perplexity {
             scores.push((Monitor::Perplexity, tally.mean_loss().exp()));

@@ -34,11 +34,11 @@ fn close(what: &str, got: f64, expected: f64) {
 fn evaluate(ranks: usize, wanted: Wanted, outputs: &Outputs, labels: &[u32]) -> Evaluation {
     let rows: Vec<&[f32]> = outputs.rows().collect();
     let of_rank = |rank: usize, group: &mut Group| {
-        let mut counts = Counts::new(wanted);
+        let mut counts = Counts::new(wanted, ranks, labels[0]);
         let mine = chunk(rows.len(), ranks, rank);
         if !mine.is_empty() {
             let own = Outputs::new(rows[mine.clone()].concat(), rows[0].len());
-            counts.see(&own, &labels[mine]);
+            counts.see(rank, &own, &labels[mine]);
         }
         let tally = Tally { count: labels.len() as f64, ..Tally::default() };
         Evaluation::of(tally, counts, group).unwrap()
@@ -95,9 +95,29 @@ fn areas_under_the_curve_are_those_of_scikit_learn_at_any_rank_count() {
 }
 
 #[test]
+fn predicted_numbers_are_judged_as_by_scikit_learn_at_any_rank_count() {
+    let golden = golden("numbers");
+    let said: Vec<f32> = floats(&golden["said"]).into_iter().map(|v| v as f32).collect();
+    let wanted_numbers = floats(&golden["wanted"]).into_iter();
+    let labels: Vec<u32> = wanted_numbers.map(|v| label::of_number(v as f32)).collect();
+    for ranks in [1, 2, 3] {
+        let wanted = Wanted { classes: 1, numbers: true, ..Wanted::default() };
+        let eval = evaluate(ranks, wanted, &Outputs::new(said.clone(), 1), &labels);
+        for (monitor, name) in [
+            (Monitor::Mae, "mae"),
+            (Monitor::Mse, "mse"),
+            (Monitor::Rmse, "rmse"),
+            (Monitor::R2, "r2"),
+        ] {
+            close(name, eval.value(monitor), golden[name].as_f64().unwrap());
+        }
+    }
+}
+
+#[test]
 fn labels_that_do_not_count_are_not_counted() {
     let wanted = Wanted { classes: 2, top_k: Some(1), confusion: true, ..Wanted::default() };
-    let mut counts = Counts::new(wanted);
-    counts.see(&Outputs::new(vec![0.0, 1.0, 0.0, 1.0], 2), &[1, IGNORED]);
+    let mut counts = Counts::new(wanted, 1, 0);
+    counts.see(0, &Outputs::new(vec![0.0, 1.0, 0.0, 1.0], 2), &[1, IGNORED]);
     assert_eq!((counts.hits, counts.confusion.unwrap().rows()), (1, vec![vec![0, 0], vec![0, 1]]));
 }
