@@ -8,7 +8,7 @@ use crate::collective::{Group, Op};
 use crate::comm::DEFAULT_DEADLINE;
 use crate::config::Card;
 use crate::error::Result;
-use crate::report::heartbeat;
+use crate::report::heartbeat::{self, Sign};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,7 +82,8 @@ impl Pace {
         if self.learns {
             let shortest = if self.folder.is_some() { SHORTEST } else { DEFAULT_DEADLINE };
             let deadline = learned(walls, shortest);
-            group.be_patient(self.folder.as_deref().map(|folder| patience(folder, size, rank)));
+            let patience = |folder: &Path| patience(folder, size, rank, deadline);
+            group.be_patient(self.folder.as_deref().map(patience));
             group.set_deadline(deadline);
         }
         let found = if unjudged > 0.0 { Vec::new() } else { stragglers(busy) };
@@ -125,14 +126,17 @@ fn stragglers(busy: &[f64]) -> Vec<(usize, f64)> {
 }
 
 /// Whether to wait on after the deadline: a rank is at something that may take long (start-up,
-/// saving, evaluation), and every other heart beats. Up to [`DEFAULT_DEADLINE`].
-fn patience(folder: &Path, size: usize, me: usize) -> crate::comm::Patience {
+/// saving, evaluation) or has moved on within the deadline (it may have been at that until a moment ago),
+/// and every other heart beats. Up to [`DEFAULT_DEADLINE`].
+fn patience(folder: &Path, size: usize, me: usize, deadline: Duration) -> crate::comm::Patience {
     let folder = folder.to_owned();
     Box::new(move |waited| {
         let signs = heartbeat::signs(&folder, size);
         let mut others = (0..size).filter(|&rank| rank != me).map(|rank| signs[rank].as_ref());
+        let is_on_its_way =
+            |sign: &Sign| sign.is_at_length() || sign.progress_age_s() < deadline.as_secs_f64();
         waited < DEFAULT_DEADLINE
-            && others.clone().any(|sign| sign.is_some_and(|sign| sign.is_at_length()))
+            && others.clone().any(|sign| sign.is_some_and(is_on_its_way))
             && others.all(|sign| sign.is_some_and(|sign| sign.beats()))
     })
 }
@@ -170,12 +174,27 @@ mod tests {
     fn one_waits_for_a_rank_that_saves_as_long_as_its_heart_beats() {
         let folder = tempfile::tempdir().unwrap();
         heartbeat::prepare(folder.path()).unwrap();
-        let waits = |seconds| patience(folder.path(), 2, 0)(Duration::from_secs(seconds));
+        let waits =
+            |seconds| patience(folder.path(), 2, 0, Duration::ZERO)(Duration::from_secs(seconds));
         assert!(!waits(11), "no sign of it");
         enter(Phase::Saving);
         let heart = Heartbeat::start(folder.path(), 1).unwrap();
         assert!(waits(11) && !waits(60));
         drop(heart);
         assert!(!waits(11), "its last word was that it failed");
+    }
+
+    #[test]
+    fn a_rank_that_has_moved_on_within_the_deadline_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        heartbeat::prepare(folder.path()).unwrap();
+        enter(Phase::Forward);
+        let heart = Heartbeat::start(folder.path(), 1).unwrap();
+        let waits = |deadline| {
+            patience(folder.path(), 2, 0, Duration::from_secs(deadline))(Duration::from_secs(11))
+        };
+        assert!(waits(10), "it was elsewhere less than ten seconds ago");
+        assert!(!waits(0), "it has not moved for longer than that");
+        drop(heart);
     }
 }
