@@ -45,6 +45,32 @@ impl RunLock {
         })
     }
 
+    /// Takes a share of the lock: others may have theirs, but nobody all of it.
+    ///
+    /// # Errors
+    /// As [`RunLock::acquire`].
+    pub fn share(run_folder: &Path) -> Result<RunLock> {
+        RunLock::acquire_by(run_folder, |file| {
+            rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)
+        })
+    }
+
+    /// Whether a job has the run folder; where the file system refuses locks, nobody knows.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn is_taken(run_folder: &Path) -> Result<bool> {
+        let path = run_folder.join(NAME);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::writing(&path, &e)),
+            Ok(file) => {
+                let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+                Ok(locked == Err(Errno::WOULDBLOCK))
+            }
+        }
+    }
+
     /// Why two jobs could still meet here, where the file system refuses locks: to be told.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
@@ -170,6 +196,21 @@ mod tests {
         drop(first);
         assert_eq!(std::fs::read(folder.path().join(NAME)).unwrap(), b"");
         assert!(RunLock::acquire(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn shares_stand_beside_each_other_and_against_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!RunLock::is_taken(folder.path()).unwrap());
+        let shares =
+            [RunLock::share(folder.path()).unwrap(), RunLock::share(folder.path()).unwrap()];
+        assert!(RunLock::is_taken(folder.path()).unwrap());
+        assert_eq!(RunLock::acquire(folder.path()).unwrap_err().exit_code(), 73);
+        drop(shares);
+        assert!(!RunLock::is_taken(folder.path()).unwrap());
+        let whole = RunLock::acquire(folder.path()).unwrap();
+        assert_eq!(RunLock::share(folder.path()).unwrap_err().exit_code(), 73);
+        drop(whole);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::text_args::TextArgs;
 use crate::comm::launcher;
 use crate::data::prepare::{Missing, Options, text};
 use crate::error::Error;
+use crate::report::lr_range::Range;
 use crate::train::Device;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -29,6 +30,10 @@ pub enum Command {
     Train(TrainArgs),
     /// Evaluate a model on a card's test set.
     Eval(EvalArgs),
+    /// Search for the best values of some options of a card: grid, random, successive halving.
+    Tune(TuneArgs),
+    /// Find a learning rate: train at rising rates and see where the loss falls fastest.
+    LrFind(LrFindArgs),
     /// Clean, deduplicate, split and count pictures or tables, and write files to train on.
     Prepare(Box<PrepareArgs>),
     /// Show what is in a data set: counts, statistics, a few samples.
@@ -228,6 +233,87 @@ pub struct EvalArgs {
     /// Threads that one rank computes with [default: cores / ranks of the host]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+}
+
+/// `annulus tune`. Interrupted, the same command goes on, and ends with the same table.
+#[derive(Debug, clap::Args)]
+pub struct TuneArgs {
+    /// The card of the training; its section `tune` says what is searched.
+    pub card: PathBuf,
+    /// A file with what would else be the section `tune` of the card
+    #[arg(long, value_name = "FILE")]
+    pub space: Option<PathBuf>,
+    /// Change an option of the card, or of the search; may be repeated. Example: --set tune.trials=20
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// Folder of the search; each trial is a run folder in it [default: runs/tune-NAME-OF-THE-CARD]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// What each trial is started with, for several ranks: 'mpirun -n 2' [default: the launcher of this command;
+    /// srun in a Slurm job of several tasks; else one rank]
+    #[arg(long, value_name = "COMMAND")]
+    pub launch: Option<String>,
+    /// Run this trial only, from 0: for a Slurm array, whose tasks may go on at once
+    #[arg(long, value_name = "N", conflicts_with_all = ["table", "dry_run"])]
+    pub trial: Option<usize>,
+    /// Run nothing: write the table, the page and the best card of what has been run so far
+    #[arg(long, conflicts_with = "dry_run")]
+    pub table: bool,
+    /// Check everything, list the trials, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: Device,
+    /// Threads that one rank computes with [default: cores / ranks of the host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `annulus lr-find`: the range test of Smith (2017). No checkpoint is written and no run folder changed.
+#[derive(Debug, clap::Args)]
+pub struct LrFindArgs {
+    /// The card of the training.
+    pub card: PathBuf,
+    /// Change an option of the card; may be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// The learning rate of the first step
+    #[arg(long, default_value_t = 1e-7, value_name = "RATE")]
+    pub from: f64,
+    /// The learning rate of the last step
+    #[arg(long, default_value_t = 10.0, value_name = "RATE")]
+    pub to: f64,
+    /// Steps from one to the other; fewer are taken when the smoothed loss rises to 4 times its lowest
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub steps: u64,
+    /// Folder for lr-find.json and lr-find.html [default: runs/lr-find/NAME-OF-THE-CARD]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to compute: cpu, cuda (each rank its own GPU), or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: Device,
+    /// Threads that one rank computes with [default: cores / ranks of the host]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl LrFindArgs {
+    /// The rates to try.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if they are none.
+    pub fn range(&self) -> Result<Range, Error> {
+        let Self { from, to, steps, .. } = *self;
+        let sound = from > 0.0 && from < to && to.is_finite();
+        if !sound || !(2..=1_000_000).contains(&steps) {
+            return Err(Error::Usage(format!(
+                "--from {from} --to {to} --steps {steps}: rates above 0, the first smaller than the last, and \
+                 2 to 1,000,000 steps are needed"
+            )));
+        }
+        Ok(Range { from, to, steps })
+    }
 }
 
 /// Reads the command line; help, versions and mistakes are printed here, by one rank only.

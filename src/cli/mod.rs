@@ -7,10 +7,12 @@ mod doctor;
 mod ending;
 mod eval;
 mod inspect;
+mod lr_find;
 mod prepare;
 mod prepare_text;
 mod text_args;
 mod train;
+mod tune;
 
 use crate::collective::Group;
 use crate::comm::{self, launcher};
@@ -34,13 +36,18 @@ pub fn run() -> ExitCode {
         // Reads files and nothing else: no other rank is needed, and no MPI.
         return diff::run(args);
     }
+    if let Ok(Args { command: Command::Tune(args) }) = &args {
+        // Starts jobs of several ranks and is none itself.
+        return tune::run(args);
+    }
     ending::install_hooks();
     if let Ok(Args { command: Command::Inspect(args) }) = &args {
         return inspect::run(args);
     }
-    // What prepares data can be ended at any moment: nothing waits for a good one to leave.
-    let prepares = matches!(&args, Ok(Args { command: Command::Prepare(_), .. }));
-    if !prepares && let Err(error) = crate::train::hear_signals() {
+    // These can be ended at any moment: nothing waits for a good one to leave.
+    let at_any = |command: &Command| matches!(command, Command::Prepare(_) | Command::LrFind(_));
+    let ends_at_once = args.as_ref().is_ok_and(|args| at_any(&args.command));
+    if !ends_at_once && let Err(error) = crate::train::hear_signals() {
         ending::tell(&format!("error: {error}"));
         return ExitCode::from(error.exit_code());
     }
@@ -80,9 +87,10 @@ fn dispatch(command: &Command, group: &mut Group) -> crate::error::Result<()> {
     match command {
         Command::Train(args) => train::run(args, group),
         Command::Eval(args) => eval::run(args, group),
+        Command::LrFind(args) => lr_find::run(args, group),
         Command::Prepare(args) => prepare::run(args, group),
         Command::Doctor => doctor::run(group),
         Command::Bench(args) => bench::run(args, group),
-        Command::Diff(_) | Command::Inspect(_) => Ok(()),
+        Command::Diff(_) | Command::Inspect(_) | Command::Tune(_) => Ok(()),
     }
 }

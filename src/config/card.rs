@@ -5,7 +5,7 @@
 
 use super::{
     Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Metrics, Optimizer, Pictures, Report,
-    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform,
+    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform, Tune,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub struct Card {
     /// What is written while training.
     #[serde(default)]
     pub report: Report,
+    /// What `annulus tune` searches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<Tune>,
     /// Faults to inject, for rehearsals; needs `ANNULUS_ALLOW_FAULTS=1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,

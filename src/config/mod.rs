@@ -16,6 +16,7 @@
 //! | `metrics` | what evaluations count, what of it is watched |
 //! | `checkpoint` | when a run is saved, what is kept |
 //! | `guards` | what is watched while a run goes on |
+//! | `tune` | what `annulus tune` searches |
 //! | `running` | communication, reports, faults |
 //! | `reproducible` | the same bits at any number of ranks |
 //! | `parse` | [`Card::load`]: file, `--set`, paths, one list of all problems |
@@ -52,6 +53,7 @@ mod set;
 mod tests;
 mod text;
 mod training;
+mod tune;
 
 pub use augment::*;
 pub use card::*;
@@ -72,3 +74,4 @@ pub use schedule::*;
 pub use schema::schema;
 pub use text::*;
 pub use training::*;
+pub use tune::*;

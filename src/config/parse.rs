@@ -59,7 +59,39 @@ impl Card {
     /// # Errors
     /// As [`Card::load`].
     pub fn load_with_places(path: &Path, sets: &[String]) -> Result<(Card, Places)> {
-        Card::of_text(path, json::read(path)?, sets)
+        Card::of_text(path, json::read(path)?, None, sets)
+    }
+
+    /// The same with the `tune` section of another file, if there is one.
+    ///
+    /// # Errors
+    /// As [`Card::load`].
+    pub fn load_with_space(
+        path: &Path,
+        space: Option<&Path>,
+        sets: &[String],
+    ) -> Result<(Card, Places)> {
+        let tune = space.map(|file| Ok::<_, Error>((file, json::read(file)?))).transpose()?;
+        Card::of_text(path, json::read(path)?, tune, sets)
+    }
+
+    /// This card with other values in some of its fields, by path.
+    ///
+    /// # Errors
+    /// All that is wrong with it then.
+    pub fn with<'a>(
+        &self,
+        values: impl IntoIterator<Item = (&'a String, &'a Value)>,
+    ) -> std::result::Result<Card, Vec<Problem>> {
+        let failed = |what: String| vec![Problem::new("", what)];
+        let mut card = serde_json::to_value(self).map_err(|e| failed(e.to_string()))?;
+        for (path, value) in values {
+            let set =
+                Set { path: path.split('.').map(str::to_owned).collect(), text: String::new() };
+            set.apply(&mut card, value.clone())
+                .map_err(|e| vec![Problem::new(path, e.to_string())])?;
+        }
+        check(&card)
     }
 
     /// The same of a file that may have the `data` section of a card alone; the rest of the card then has no
@@ -72,7 +104,7 @@ impl Card {
         let alone = json::parse(&text)
             .is_ok_and(|value| value.get("format").is_some() && value.get("data").is_none());
         if !alone {
-            return Card::of_text(path, text, sets);
+            return Card::of_text(path, text, None, sets);
         }
         let model = match json::parse(&text).is_ok_and(|value| value.get("text").is_some()) {
             true => r#"{"kind": "gpt", "width": 1, "layers": 1, "heads": 1}"#,
@@ -81,13 +113,27 @@ impl Card {
         // Around it on its own lines, so that every line keeps its number.
         let train = r#"{"global_batch": 1, "epochs": 1}"#;
         let whole = format!(r#"{{"model": {model}, "train": {train}, "data": {text}}}"#);
-        Card::of_text(path, whole, sets)
+        Card::of_text(path, whole, None, sets)
     }
 
-    fn of_text(path: &Path, text: String, sets: &[String]) -> Result<(Card, Places)> {
-        let mut card = json::parse(&text)
-            .map_err(|what| Error::Config(format!("{}: {what}", path.display())))?;
+    fn of_text(
+        path: &Path,
+        text: String,
+        tune: Option<(&Path, String)>,
+        sets: &[String],
+    ) -> Result<(Card, Places)> {
+        let parse = |path: &Path, text: &str| {
+            json::parse(text).map_err(|what| Error::Config(format!("{}: {what}", path.display())))
+        };
+        let mut card = parse(path, &text)?;
         let mut places = Places::of_text(path, &text);
+        if let Some((file, text)) = tune {
+            let value = parse(file, &text)?;
+            if let Some(fields) = card.as_object_mut() {
+                fields.insert("tune".to_owned(), value);
+            }
+            places.take_from("tune", file, &text);
+        }
         let folder = path.canonicalize().map_err(|e| Error::reading(path, &e))?;
         make_absolute(&mut card, folder.parent().unwrap_or(&folder))?;
         for argument in sets {
@@ -138,7 +184,7 @@ impl Card {
     }
 
     /// BLAKE3, in hex, of the card as JSON with sorted keys and no spaces, without `$schema`,
-    /// `about` and `faults`, which do not change what a job computes.
+    /// `about`, `tune` and `faults`, which do not change what a job computes.
     ///
     /// # Errors
     /// When a path is not UTF-8.
@@ -147,7 +193,9 @@ impl Card {
             // By way of text, so that a 32-bit 0.1307 stays `0.1307`.
             let mut card: Value = serde_json::from_str(&serde_json::to_string(self)?)?;
             if let Some(fields) = card.as_object_mut() {
-                fields.retain(|key, _| !["$schema", "about", "faults"].contains(&key.as_str()));
+                fields.retain(|key, _| {
+                    !["$schema", "about", "faults", "tune"].contains(&key.as_str())
+                });
             }
             card.sort_all_objects();
             serde_json::to_string(&card)

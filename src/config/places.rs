@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     file: PathBuf,
+    /// Where a section of the card comes from, if one is in a file of its own.
+    other: PathBuf,
     /// By path: `train.epochs`; an item of a list has its number for a name.
     of: BTreeMap<String, Place>,
 }
@@ -18,6 +20,8 @@ pub struct Places {
 enum Place {
     /// From 1.
     Line(usize),
+    /// The same in the other file.
+    Other(usize),
     Set,
 }
 
@@ -25,7 +29,7 @@ impl Places {
     /// Of a card that has been parsed from `text`, which is the content of `file`.
     pub(super) fn of_text(file: &Path, text: &str) -> Places {
         let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
-        let mut places = Places { file: file.to_owned(), of: BTreeMap::new() };
+        let mut places = Places { file: file.to_owned(), ..Places::default() };
         // It was parsed before, so it is JSON; if not, there are fewer places to name.
         if let Ok(whole) = serde_json::from_str::<&RawValue>(text) {
             places.add(whole, String::new(), &|part| {
@@ -34,6 +38,18 @@ impl Places {
             });
         }
         places
+    }
+
+    /// From now on the section at `path` is the one of `text`, which is the content of `file`.
+    pub(super) fn take_from(&mut self, path: &str, file: &Path, text: &str) {
+        self.set(path);
+        file.clone_into(&mut self.other);
+        for (field, place) in Places::of_text(file, text).of {
+            if let Place::Line(line) = place {
+                let inside = if field.is_empty() { String::new() } else { format!(".{field}") };
+                self.of.insert(format!("{path}{inside}"), Place::Other(line));
+            }
+        }
     }
 
     fn add(&mut self, value: &RawValue, path: String, line: &dyn Fn(&str) -> usize) {
@@ -80,9 +96,15 @@ impl Places {
     }
 
     /// ` (line 8)` or ` (--set train.epochs)`, if the field or the one in which it would be is anywhere.
-    pub(super) fn suffix(&self, path: &str) -> String {
-        self.find(path)
-            .map_or(String::new(), |(field, place)| format!(" ({})", Shown(field, place)))
+    #[must_use]
+    pub fn suffix(&self, path: &str) -> String {
+        self.find(path).map_or(String::new(), |(field, place)| {
+            let file = match place {
+                Place::Other(_) => format!("{}, ", self.other.display()),
+                _ => String::new(),
+            };
+            format!(" ({file}{})", Shown(field, place))
+        })
     }
 
     /// An error that begins with a field, with its place: `job.json, line 8: data.train: no such file`.
@@ -99,6 +121,7 @@ impl Places {
         let file = match place {
             Place::Set => String::new(),
             Place::Line(_) => format!("{}, ", self.file.display()),
+            Place::Other(_) => format!("{}, ", self.other.display()),
         };
         error.context(format!("{file}{}{}", Shown(field, place), sets.collect::<String>()))
     }
@@ -117,7 +140,7 @@ struct Shown<'a>(&'a str, Place);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.1 {
-            Place::Line(line) => write!(f, "line {line}"),
+            Place::Line(line) | Place::Other(line) => write!(f, "line {line}"),
             Place::Set => write!(f, "--set {}", self.0),
         }
     }
@@ -144,6 +167,17 @@ mod tests {
         ] {
             assert_eq!(places.suffix(path), suffix, "{path}");
         }
+    }
+
+    #[test]
+    fn a_section_of_another_file_has_the_lines_of_that_file() {
+        let mut places = Places::of_text(Path::new("c.json"), CARD);
+        places.take_from("data", Path::new("d.json"), "{\n\"a.b\": [1,\n2]}");
+        assert_eq!(places.suffix("data.a.b.1"), " (d.json, line 3)");
+        assert_eq!(places.suffix("data.train"), " (d.json, line 1)");
+        assert_eq!(places.suffix("seed"), " (line 7)");
+        let error = places.point_at(Error::Data("data.a.b: x".into())).to_string();
+        assert_eq!(error, "d.json, line 2: data.a.b: x");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Sections and fields that change how a run goes, not what it comes to. Files may move: what is in
 /// them is compared by fingerprint instead.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "$schema",
     "about",
     "comm",
@@ -19,9 +19,11 @@ const FREE: [&str; 12] = [
     "data.train",
     "data.test",
     "train.max_time_s",
+    "tune",
 ];
 /// Fields of `train` that are free for the same reason.
-const FREE_IN_TRAIN: [&str; 2] = ["train.probe", "train.eval_batch"];
+const FREE_IN_TRAIN: [&str; 4] =
+    ["train.probe", "train.eval_batch", "train.pause_at_step", "train.pause_at_epoch"];
 /// Where a run goes back to after a spike: free where the card does not rewind.
 const REWIND: [&str; 2] = ["checkpoint.every_steps", "checkpoint.every_epochs"];
 /// The length of the run: free unless the learning rate of each step follows from it.
@@ -59,6 +61,24 @@ pub fn differences(was: &Card, is: &Card) -> Result<Vec<String>> {
     let decides = |path: &str| decides(was, path) || decides(is, path);
     found.retain(|(path, _)| decides(path));
     Ok(found.into_iter().map(|(_, text)| text).collect())
+}
+
+/// The same of two cards whose runs are to be compared with each other: the length of the run counts, too.
+///
+/// # Errors
+/// As [`differences`].
+pub fn differences_of_outcome(was: &Card, is: &Card) -> Result<Vec<String>> {
+    let mut found = differences(was, is)?;
+    let (a, b) = (&was.train, &is.train);
+    for (path, was, is) in [(LENGTH[0], a.epochs, b.epochs), (LENGTH[1], a.max_steps, b.max_steps)]
+    {
+        let told = found.iter().any(|text| text.starts_with(path));
+        if was != is && !told {
+            let show = |n: Option<u64>| n.map_or("left out".to_owned(), |n| n.to_string());
+            found.push(format!("{path} was {} and is {}", show(was), show(is)));
+        }
+    }
+    Ok(found)
 }
 
 /// Lists the leaves in which two values differ, with their paths.
@@ -130,6 +150,10 @@ mod tests {
         assert!(differences(&of("constant", 2), &of("constant", 3)).unwrap().is_empty());
         let found = differences(&of("cosine", 2), &of("cosine", 3)).unwrap();
         assert_eq!(found, ["train.epochs was 2 and is 3"]);
+        for kind in ["constant", "cosine"] {
+            let found = differences_of_outcome(&of(kind, 2), &of(kind, 3)).unwrap();
+            assert_eq!(found, ["train.epochs was 2 and is 3"]);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, ScheduleKind,
-    SpikeAction, Wire, metrics, regression, residual, text,
+    SpikeAction, Wire, metrics, regression, residual, text, tune,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -14,6 +14,9 @@ pub(super) fn check(card: &Card, broken: &[String]) -> Vec<Problem> {
     values_that_clash(card, &mut rules);
     faults_that_cannot_be(card, &mut rules);
     samples(card, &mut rules);
+    for (field, what) in tune::problems(card) {
+        rules.refuse_if(true, &[&field], &what);
+    }
     if card.reproducible.is_some() {
         reproducible_mode(card, &mut rules);
     }

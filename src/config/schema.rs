@@ -114,7 +114,8 @@ fn walk_fields(
     };
     let mut clean = Map::new();
     for (key, value) in fields {
-        let Some(field) = known.get(key) else {
+        let any_key = node.get("additionalProperties").filter(|other| other.is_object());
+        let Some(field) = known.get(key).or(any_key) else {
             problems.push(Problem::new(&join(path, key), unknown(key, known)));
             continue;
         };
@@ -181,7 +182,8 @@ fn fits(node: &'static Value, value: &Value) -> bool {
             let x = if node["format"] == "float" { f64::from(x as f32) } else { x };
             x.is_finite() && within(node, x)
         }),
-        _ => false,
+        // `true` is the schema of whatever there is.
+        _ => *node == Value::Bool(true),
     }
 }
 
@@ -223,6 +225,7 @@ fn expected(node: &'static Value) -> String {
     let exactly = bound("minItems").filter(|min| bound("maxItems") == Some(min));
     match kind(node) {
         "object" => "a section { ... }".into(),
+        "any" => "any value".into(),
         "array" => {
             let count = exactly.map(|n| format!(" of {n}")).unwrap_or_default();
             format!("a list{count}, each {}", expected(resolve(&node["items"]).0))
@@ -278,6 +281,13 @@ pub(super) fn options_table() -> String {
         for (key, field) in fields {
             let ((inner, optional), path) = (resolve(field), join(path, key));
             let text = |node: &Value| node["description"].as_str().unwrap_or("").replace('\n', " ");
+            let any_key = &inner["additionalProperties"];
+            if any_key.is_object() {
+                let wanted = expected(inner);
+                *out += &format!("| `{path}` | {wanted} | {needed} | {} |\n", text(field));
+                rows(resolve(any_key).0, &format!("{path}.OPTION"), "required in each", out);
+                continue;
+            }
             if kind(inner) == "object" {
                 let within = format!("required in `{path}`");
                 rows(inner, &path, if optional { &within } else { needed }, out);

@@ -24,6 +24,15 @@ pub struct Train {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1_000_000_000), extend("exclusiveMinimum" = 0))]
     pub max_time_s: Option<f64>,
+    /// Evaluate, save and leave with exit code 75 after this step, as if the run were to end there; with a later
+    /// one, or without it, the run goes on and ends as one that never paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub pause_at_step: Option<u64>,
+    /// The same after this epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub pause_at_epoch: Option<u64>,
     /// Micro-batches that each rank cuts its part of the global batch into (gradient accumulation).
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 65536))]

@@ -58,7 +58,7 @@ pub use linear::{Activation, Linear};
 pub use loss::{Targets, correct, cross_entropy, cross_entropy_to};
 pub use params::{Init, Param, ParamBuilder, ParamSet};
 pub use pool::max_pool2d;
-pub use probe::probe;
+pub use probe::{probe, probe_trained};
 pub use ready::Ready;
 pub use regression::{Distance, distance};
 pub use relu::relu;

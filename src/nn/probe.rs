@@ -15,6 +15,22 @@ use candle_core::Tensor;
 /// # Errors
 /// [`Error::Internal`] with the names of the parameters that received none; errors of the pass itself.
 pub fn probe(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result<Course> {
+    look(params, loss, true)
+}
+
+/// The same for parameters that have been trained: units may have died since, which is no mistake of the model.
+///
+/// # Errors
+/// As [`probe`], but for gradients that are zero.
+pub fn probe_trained(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result<Course> {
+    look(params, loss, false)
+}
+
+fn look(
+    params: &ParamSet,
+    loss: impl FnOnce() -> Result<Tensor>,
+    untrained: bool,
+) -> Result<Course> {
     let grads = params.grads();
     grads.begin_step();
     grads.ready().learn();
@@ -40,7 +56,7 @@ pub fn probe(params: &ParamSet, loss: impl FnOnce() -> Result<Tensor>) -> Result
             list(&absent)
         ));
     }
-    if !zero.is_empty() {
+    if untrained && !zero.is_empty() {
         found.push(format!(
             "the gradient is zero everywhere in {}: a factor of 0, or units behind it that are dead \
              for every sample of the probe batch (ReLU of negative values)",
@@ -70,11 +86,16 @@ mod tests {
     }
 
     fn run(between: impl Fn(Tensor) -> Tensor) -> Result<Course> {
+        run_of(between, true)
+    }
+
+    fn run_of(between: impl Fn(Tensor) -> Tensor, untrained: bool) -> Result<Course> {
         let (set, (first, second)) = two_layers();
-        probe(&set, || {
+        let loss = || {
             let hidden = between(first.forward(&random_tensor(&[5, 4], 1))?);
             Ok(cross_entropy(&second.forward(&hidden)?, &[0, 1, 2, 0, 1])?.sum_all()?)
-        })
+        };
+        if untrained { probe(&set, loss) } else { probe_trained(&set, loss) }
     }
 
     #[test]
@@ -97,6 +118,14 @@ mod tests {
             message.contains("zero everywhere in fc1.bias, fc1.weight, fc2.weight"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_trained_layer_may_have_died_but_must_still_be_reached() {
+        let gate = |hidden: Tensor| (&hidden * hidden.zeros_like().unwrap()).unwrap();
+        let course = run_of(gate, false).unwrap();
+        assert_eq!(format!("{course:?}"), format!("{:?}", run(|hidden| hidden).unwrap()));
+        assert!(run_of(|hidden| hidden.detach(), false).is_err());
     }
 
     #[test]

@@ -30,6 +30,9 @@ const EVALUATION: &str = "evaluation.json";
 /// Its confusion matrix.
 const CONFUSION: &str = "confusion.csv";
 
+/// Name of the file of metrics inside a run folder.
+pub const METRICS: &str = "metrics.jsonl";
+
 impl RunFolder {
     /// Creates the folder, or takes an existing one over, and writes the card and a first status. With
     /// `metrics_bytes` the metrics go on after so many bytes, else they start anew.
@@ -46,7 +49,7 @@ impl RunFolder {
         std::fs::create_dir_all(path).map_err(|e| {
             Error::CannotCreate(format!("cannot create the run folder {}: {e}", path.display()))
         })?;
-        let lines = path.join("metrics.jsonl");
+        let lines = path.join(METRICS);
         let metrics = match metrics_bytes {
             Some(bytes) => Lines::go_on(&lines, bytes)?,
             None => Lines::create(&lines)?,

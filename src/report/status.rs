@@ -128,7 +128,9 @@ fn end(status: &mut Map<String, Value>, code: Option<u8>, reason: &str) {
     status.insert("reason".to_owned(), json!(reason));
 }
 
-fn read(path: &Path) -> Option<Map<String, Value>> {
+/// The content of the file at `path`, if it can be read.
+#[must_use]
+pub fn read(path: &Path) -> Option<Map<String, Value>> {
     let mut text = Vec::new();
     File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()

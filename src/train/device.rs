@@ -3,6 +3,7 @@
 use super::gpus;
 use crate::error::{Error, Result};
 use candle_core::Device;
+use std::fmt;
 use std::str::FromStr;
 
 /// What `--device` says.
@@ -26,6 +27,16 @@ impl FromStr for Choice {
                 Err(_) => Err(format!("`{n}` is no GPU number")),
             },
             _ => Err("expected cpu, cuda, or cuda:N".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Choice::Cpu => f.write_str("cpu"),
+            Choice::Cuda(None) => f.write_str("cuda"),
+            Choice::Cuda(Some(number)) => write!(f, "cuda:{number}"),
         }
     }
 }

@@ -16,6 +16,7 @@ mod guards;
 mod heading;
 mod leaves;
 mod ledger;
+mod lr_find;
 pub mod metrics;
 mod overlap;
 mod pace;
@@ -40,6 +41,7 @@ mod vitals;
 mod wishes;
 
 pub use device::Choice as Device;
+pub use lr_find::lr_find;
 pub use plan::Plan;
 pub use reporter::percent;
 pub use setup::Job;
@@ -47,7 +49,7 @@ pub use step::StepReport;
 pub use strategy::Strategy;
 pub use tally::Tally;
 pub use threads::use_threads;
-pub use wishes::{Votes, hear_signals};
+pub use wishes::{Leave, SEARCH, STOP, Votes, hear_signals};
 
 use crate::checkpoint::{Resume, model_file};
 use crate::collective::Group;
@@ -87,7 +89,7 @@ pub fn run(
     let from = start.from.take();
     let pace = Pace::new(&job.card, vitals.of_all(out), group);
     let outcome = job
-        .probe(group)
+        .probe_as(from.is_some(), group)
         .and_then(|()| Run::new(&mut job, &mut reporter, from, pace, group)?.train(group))
         .and_then(|()| conclude(&mut job, &mut reporter, group));
     vitals.end(&outcome);

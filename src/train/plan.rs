@@ -46,6 +46,14 @@ impl Plan {
         }
     }
 
+    /// After how many steps the card wants the run to pause, if it does.
+    #[must_use]
+    pub fn pause(&self, card: &Card) -> Option<u64> {
+        let epochs = card.train.pause_at_epoch;
+        let by_epoch = epochs.map(|epochs| epochs.saturating_mul(self.steps_per_epoch));
+        by_epoch.into_iter().chain(card.train.pause_at_step).min()
+    }
+
     /// The epoch that step `step` (from 0) belongs to, from 0.
     #[must_use]
     pub fn epoch_of(&self, step: u64) -> u64 {
@@ -102,6 +110,20 @@ mod tests {
         assert_eq!((plan.steps_per_epoch, plan.total_steps, plan.epochs()), (11, 33, 3));
         assert_eq!((plan.epoch_of(10), plan.epoch_of(11)), (0, 1));
         assert!(plan.ends_epoch(10) && !plan.ends_epoch(11) && plan.ends_epoch(32));
+    }
+
+    #[test]
+    fn a_pause_is_the_earlier_of_the_two_that_the_card_names() {
+        let card = include_str!("../../configs/lenet-mnist-quick.json");
+        let mut card: Card = serde_json::from_str(card).unwrap();
+        let plan = plan(1003, Some(9), None);
+        assert_eq!(plan.pause(&card), None);
+        card.train.pause_at_epoch = Some(2);
+        assert_eq!(plan.pause(&card), Some(22));
+        card.train.pause_at_step = Some(30);
+        assert_eq!(plan.pause(&card), Some(22));
+        card.train.pause_at_step = Some(7);
+        assert_eq!(plan.pause(&card), Some(7));
     }
 
     #[test]

@@ -126,6 +126,9 @@ impl<'a> Run<'a> {
             self.reporter.stopped_early(self.done);
         }
         while self.done < total && !self.stopped_early {
+            if self.pauses() {
+                return Err(self.farewell(Leave::Paused, group));
+            }
             let lr = rates.at(self.done, self.plateau.as_ref().map(Plateau::lr));
             let taken = self.step(&mut loader, &overlap, lr, group)?;
             self.ledger.step(self.done, &taken, self.job)?;
@@ -141,7 +144,8 @@ impl<'a> Run<'a> {
             let score = self.evaluate_if_due(group)?;
             self.save_if_due(score, group)?;
             let at_end = self.done == total || self.stopped_early;
-            if let Some(leave) = taken.votes.verdict().filter(|_| !at_end) {
+            let leave = self.pauses().then_some(Leave::Paused).or(taken.votes.verdict());
+            if let Some(leave) = leave.filter(|_| !at_end) {
                 return Err(self.leave(leave, score, group));
             }
         }
@@ -194,11 +198,12 @@ impl<'a> Run<'a> {
     }
 
     /// Evaluates if it is due after this step, and tells of the epoch that ends with it; gives how good the
-    /// parameters are.
+    /// parameters are. Where the run pauses it evaluates, too: that is written down and has no other effect, so that a
+    /// run which goes on later is the one that never paused.
     fn evaluate_if_due(&mut self, group: &mut Group) -> Result<Option<f64>> {
         let (card, plan) = (&self.job.card, self.job.plan);
         let due = plan.evaluates_after(&card.train, self.done);
-        let Some(test) = self.job.test.clone().filter(|_| due) else {
+        let Some(test) = self.job.test.clone().filter(|_| due || self.pauses()) else {
             return self.reporter.evaluation(self.done - 1, None).map(|()| None);
         };
         let (wanted, eval_batch) = (Wanted::by(card), card.train.eval_batch);
@@ -208,11 +213,11 @@ impl<'a> Run<'a> {
         }
         let eval = evaluate::run(&self.job.replica, test.as_ref(), eval_batch, wanted, group)?;
         self.reporter.evaluation(self.done - 1, Some(&eval))?;
-        let gain = self.judge(eval)?;
+        let gain = if due { Some(self.judge(eval)?) } else { None };
         if average {
             self.job.replica.swap_average()?;
         }
-        Ok(Some(gain))
+        Ok(gain)
     }
 
     /// Whether the average of the parameters is judged and delivered in their place.
@@ -242,6 +247,11 @@ impl<'a> Run<'a> {
             }
         }
         Ok(gain)
+    }
+
+    /// Whether the run has come to where the card wants it to pause.
+    fn pauses(&self) -> bool {
+        self.job.plan.pause(&self.job.card).is_some_and(|pause| self.done >= pause)
     }
 
     /// Keeps the state to go back to after a loss spike, if the card wants that.
@@ -310,13 +320,17 @@ impl<'a> Run<'a> {
         if let Err(error) = group.together(saved) {
             return error;
         }
+        self.farewell(leave, group)
+    }
+
+    fn farewell(&mut self, leave: Leave, group: &mut Group) -> Error {
         self.wishes.granted();
         self.reporter.leaves(leave);
-        let text = format!(
-            "{}: saved at step {}; the same command goes on from there",
-            leave.reason(),
-            self.done
-        );
+        let how = match leave {
+            Leave::Paused => "without it, or with a later one, the run goes on from there",
+            _ => "the same command goes on from there",
+        };
+        let text = format!("{}: saved at step {}; {how}", leave.reason(), self.done);
         group.common_failure(Error::Preempted(text))
     }
 

@@ -12,7 +12,7 @@ use crate::comm::DEFAULT_DEADLINE;
 use crate::config::Card;
 use crate::data::{self, Augment, Dataset, Feed, Sampling};
 use crate::error::{Error, Result};
-use crate::nn::probe;
+use crate::nn::{probe, probe_trained};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,10 +91,20 @@ impl Job {
     /// # Errors
     /// Naming the parameters that receive none.
     pub fn probe(&mut self, group: &mut Group) -> Result<()> {
+        self.probe_as(false, group)
+    }
+
+    /// The same; of a run that goes on, a gradient may be zero: its units may have died since it began.
+    ///
+    /// # Errors
+    /// As [`Job::probe`].
+    pub fn probe_as(&mut self, goes_on: bool, group: &mut Group) -> Result<()> {
         let mut course = self.replica.params.name_course();
         if self.card.train.probe {
             let loss = || self.replica.probe_loss(self.train.as_ref());
-            course = group.together(probe(&self.replica.params, loss))?;
+            let params = &self.replica.params;
+            let probed = if goes_on { probe_trained(params, loss) } else { probe(params, loss) };
+            course = group.together(probed)?;
         }
         group.require_equal("the order of the gradients", &format!("{course:?}"))?;
         let mut allocate = |len| group.shared_buffer(len);

@@ -5,12 +5,14 @@
 //! | SIGUSR1 to any rank, `train.max_time_s`, a file `STOP` in the run folder | saves and leaves: `preempted` |
 //! | SIGTERM to any rank | saves and leaves: `interrupted` |
 //! | a file `SAVE` in the run folder | saves and goes on |
+//! | the end of the process that [`SEARCH`] names | saves and leaves: `interrupted` |
 //!
 //! One rank's wish to leave is every rank's: the wishes travel as [`Votes`] with the sums of each step,
 //! which costs nothing, so all ranks leave after the same step.
 
 use crate::config::Card;
 use crate::error::{Error, Result};
+use crate::util::{processes, whereabouts};
 use signal_hook::consts::{SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub const STOP: &str = "STOP";
 /// The file that asks for a checkpoint.
 pub const SAVE: &str = "SAVE";
+
+/// The variable that says which process this run is a trial of: `HOST PID`. Where that process has ended, nobody
+/// waits for the run.
+pub const SEARCH: &str = "ANNULUS_SEARCH";
 
 /// What the signals of this process have said.
 struct Ears {
@@ -66,13 +72,16 @@ pub enum Leave {
     OutOfTime,
     /// The file `STOP` is in the run folder.
     Asked,
+    /// `train.pause_at_step` or `pause_at_epoch`: the card's own wish, of all ranks at once.
+    Paused,
 }
 
-const REASONS: [(Leave, &str); 4] = [
-    (Leave::Terminated, "SIGTERM ended the job"),
+const REASONS: [(Leave, &str); 5] = [
+    (Leave::Terminated, "SIGTERM or the end of its search ended the job"),
     (Leave::Signalled, "SIGUSR1 asked the run to leave"),
     (Leave::OutOfTime, "train.max_time_s is over"),
     (Leave::Asked, "the file STOP asked the run to leave"),
+    (Leave::Paused, "the card asked for a pause (train.pause_at_step, train.pause_at_epoch)"),
 ];
 
 impl Leave {
@@ -98,6 +107,9 @@ pub struct Wishes {
     looked: Option<Instant>,
     stop: bool,
     save: bool,
+    /// The process of this host without which the run leaves.
+    search: Option<u32>,
+    abandoned: bool,
     limit: Option<Duration>,
     opened: Instant,
 }
@@ -111,6 +123,8 @@ impl Wishes {
             looked: None,
             stop: false,
             save: false,
+            search: search(),
+            abandoned: false,
             limit: card.train.max_time_s.map(Duration::from_secs_f64),
             opened: Instant::now(),
         }
@@ -124,7 +138,7 @@ impl Wishes {
         };
         let since = EARS.get().map_or(self.opened, |ears| ears.born).elapsed();
         let yes = [
-            heard(|ears| &ears.term),
+            heard(|ears| &ears.term) || self.abandoned,
             heard(|ears| &ears.usr1),
             self.limit.is_some_and(|limit| since >= limit),
             self.stop,
@@ -152,6 +166,8 @@ impl Wishes {
         }
         self.looked = Some(Instant::now());
         self.stop = folder.join(STOP).exists();
+        let ended = |pid| processes::state(pid) == processes::State::Gone;
+        self.abandoned = self.search.is_some_and(ended);
         let save = folder.join(SAVE);
         if save.exists() {
             // If it cannot be removed, a checkpoint is written at each look: rather that than none.
@@ -159,6 +175,13 @@ impl Wishes {
             self.save = true;
         }
     }
+}
+
+/// The process that this run is a trial of, if it is on this host.
+fn search() -> Option<u32> {
+    let named = std::env::var(SEARCH).ok()?;
+    let (host, pid) = named.rsplit_once(' ')?;
+    (host == whereabouts::host_name()).then(|| pid.parse().ok())?
 }
 
 #[cfg(test)]
@@ -188,6 +211,18 @@ mod tests {
         wishes.granted();
         assert!(!folder.path().join(STOP).exists());
         assert_eq!(Wishes::new(&card(), None).votes().verdict(), None);
+    }
+
+    #[test]
+    fn a_trial_leaves_when_its_search_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut wishes = Wishes::new(&card(), Some(folder.path()));
+        for (search, verdict) in
+            [(None, None), (Some(1), None), (Some(4_000_000_000), Some(Leave::Terminated))]
+        {
+            (wishes.search, wishes.looked) = (search, None);
+            assert_eq!(wishes.votes().verdict(), verdict);
+        }
     }
 
     #[test]

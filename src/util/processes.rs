@@ -72,6 +72,14 @@ pub fn program(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
+/// The words with which process `pid` was started, if this user may know; else none.
+#[must_use]
+pub fn arguments(pid: u32) -> Vec<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|&byte| byte == 0);
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
 /// A variable of the environment with which process `pid` was started, if this user may know.
 #[must_use]
 pub fn variable(pid: u32, name: &str) -> Option<String> {
@@ -97,6 +105,13 @@ mod tests {
     use super::*;
     use std::process::Command;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_words_of_a_process_are_those_it_was_started_with() {
+        let words: Vec<String> = std::env::args().collect();
+        assert_eq!(arguments(std::process::id()), words);
+        assert!(arguments(4_000_000_000).concat().is_empty());
+    }
 
     #[test]
     fn a_process_is_alive_then_stopped_then_gone() {

@@ -21,6 +21,8 @@ pub enum Purpose {
     Augment = 5,
     /// Samples drawn with replacement.
     Draw = 6,
+    /// Trials of a search.
+    Search = 7,
 }
 
 /// A stream of random numbers for one (seed, purpose, epoch, layer, sample).
