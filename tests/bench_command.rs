@@ -153,6 +153,23 @@ fn step_rows_hold_every_phase_of_each_model() {
 }
 
 #[test]
+fn the_step_of_any_card_can_be_measured() {
+    for (name, unit, batch) in [
+        ("lstm-shakespeare-quick.json", "tokens", 16),
+        ("gru-mnist-quick.json", "samples", 32),
+        ("gpt-shakespeare-quick.json", "tokens", 32),
+        ("resnet8-mnist-quick.json", "samples", 32),
+    ] {
+        let (figures, _) = bench(2, &format!("step --steps 2 --card {}", common::card(name)));
+        let row = &figures["rows"][0];
+        assert_eq!((&row["unit"], &row["batch_per_rank"]), (&unit.into(), &batch.into()), "{row}");
+        assert!(name.starts_with(row["model"].as_str().unwrap()), "{row}");
+        assert!(row["gflop_s_per_rank"].is_null() && row["parameters"].as_u64() > Some(9_000));
+        positive(&row["per_s"]);
+    }
+}
+
+#[test]
 fn one_model_alone_can_be_measured_without_a_launcher() {
     let (figures, _) = bench(1, "step --model lenet --seconds 0.2");
     assert_eq!(figures["rows"].as_array().unwrap().len(), 1);
@@ -178,6 +195,7 @@ fn what_cannot_be_measured_is_refused_with_the_reason() {
     refused("allreduce --sizes 1024G", 64, &["Ask for smaller sizes", "free for each"]);
     refused("allreduce --algorithms tree", 64, &["ours, shared, ring"]);
     refused("optimizer --params 0", 64, &["such as 20M"]);
+    refused("step --card /does/not/exist.json", 66, &["/does/not/exist.json"]);
     refused("step --data /does/not/exist", 66, &["/does/not/exist"]);
     refused("allreduce --json /does/not/exist.json", 73, &["cannot write /does/not/exist.json"]);
     let ended =

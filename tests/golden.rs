@@ -4,12 +4,13 @@
 //! are measured against the largest element of a tensor: 1e-5 for layers, 1e-6 for optimizers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use annulus::config::{self, Init, ModelKind, OptimizerKind};
+use annulus::config::{self, ModelKind, OptimizerKind};
 use annulus::model::{self, Gpt, GptShape, Model, Pass};
 use annulus::nn::{BatchNorm2d, Param, ParamBuilder, ParamSet, cross_entropy};
 use annulus::optim::{self, Optimizer};
 use candle_core::{Device, Tensor, Var};
 use safetensors::SafeTensors;
+use std::ops::Range;
 use std::path::Path;
 
 /// One file of golden numbers.
@@ -120,21 +121,18 @@ impl Training {
     }
 
     fn of(name: &str, kind: ModelKind, hidden: &[usize], depth: Option<usize>) -> Training {
+        let card = config::Model { hidden: hidden.to_vec(), depth, ..config::Model::of(kind) };
+        Training::with(name, &card)
+    }
+
+    fn with(name: &str, card: &config::Model) -> Training {
         let golden = Golden::read(name);
-        let side = golden.bytes("images").1[2];
-        let card = config::Model {
-            kind,
-            hidden: hidden.to_vec(),
-            dropout: 0.0,
-            init: Init::He,
-            width: None,
-            layers: None,
-            heads: None,
-            depth,
-            norm: None,
+        let (input, classes) = match golden.has("tokens") {
+            true => (vec![golden.bytes("tokens").1[1]], 11),
+            false => (golden.bytes("images").1[1..].to_vec(), 10),
         };
         let params = ParamBuilder::new(1, &Device::Cpu);
-        let model = model::build(&card, &[1, side, side], 10, &params).unwrap();
+        let model = model::build(card, &input, classes, &params).unwrap();
         let set = params.finish(1 << 16, 1 << 20).unwrap();
         for param in &set {
             let name = format!("start.{}", param.name());
@@ -148,24 +146,38 @@ impl Training {
         Training { golden, set, model, rule, lr: card.lr }
     }
 
+    /// The samples `rows`, pixels in 0 to 1 or tokens, and their labels.
+    fn samples(&self, rows: Range<usize>) -> (Tensor, Vec<u32>) {
+        let of_tokens = self.golden.has("tokens");
+        let (name, scale) = if of_tokens { ("tokens", 1.0) } else { ("images", 255.0) };
+        let (values, mut shape) = self.golden.bytes(name);
+        let len: usize = shape[1..].iter().product();
+        let x: Vec<f32> = values.iter().map(|&v| f32::from(v) / scale).collect();
+        shape[0] = rows.len();
+        let x = Tensor::from_slice(&x[rows.start * len..rows.end * len], shape, &Device::Cpu);
+        let each = if of_tokens { len } else { 1 };
+        let labels = &self.golden.bytes("labels").0[rows.start * each..rows.end * each];
+        (x.unwrap(), labels.iter().map(|&l| u32::from(l)).collect())
+    }
+
+    fn logits(&self, x: &Tensor, rows: Range<usize>) -> Tensor {
+        let samples: Vec<u64> = rows.map(|i| i as u64).collect();
+        let pass = Pass { train: true, seed: 1, epoch: 0, samples: &samples };
+        self.model.forward(x, &pass).unwrap()
+    }
+
     /// Forward and backward pass of the mean loss of batch `step`, cut into `parts` micro-batches.
     fn pass(&self, step: usize, parts: usize) -> f32 {
-        let (pixels, shape) = self.golden.bytes("images");
-        let (labels, _) = self.golden.bytes("labels");
-        let (batch, len) = (shape[0] / 10, shape[2] * shape[3]);
+        let labels = self.golden.bytes("labels").1;
+        let (batch, each) = (labels[0] / 10, labels[1..].iter().product::<usize>());
         let mut total = 0.0;
         self.set.grads().begin_step();
         for part in 0..parts {
             let rows =
                 step * batch + part * batch / parts..step * batch + (part + 1) * batch / parts;
-            let pixels = &pixels[rows.start * len..rows.end * len];
-            let x: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
-            let x = Tensor::from_vec(x, (rows.len(), 1, shape[2], shape[3]), &Device::Cpu).unwrap();
-            let samples: Vec<u64> = rows.clone().map(|i| i as u64).collect();
-            let labels: Vec<u32> = labels[rows].iter().map(|&l| u32::from(l)).collect();
-            let pass = Pass { train: true, seed: 1, epoch: 0, samples: &samples };
-            let losses = cross_entropy(&self.model.forward(&x, &pass).unwrap(), &labels).unwrap();
-            let loss = (losses.sum_all().unwrap() / batch as f64).unwrap();
+            let (x, labels) = self.samples(rows.clone());
+            let losses = cross_entropy(&self.logits(&x, rows), &labels).unwrap();
+            let loss = (losses.sum_all().unwrap() / (batch * each) as f64).unwrap();
             loss.backward().unwrap();
             total += loss.to_scalar::<f32>().unwrap();
         }
@@ -268,6 +280,40 @@ fn a_resnet_has_pytorchs_gradients_whole_and_in_micro_batches() {
 #[test]
 fn a_resnet_has_pytorchs_losses_and_parameters_over_ten_steps() {
     Training::of("resnet8", ModelKind::ResNet, &[], Some(8)).ten_steps_are_within(1e-5);
+}
+
+/// Two recurrent layers of `width`.
+fn recurrent(kind: ModelKind, width: usize) -> config::Model {
+    config::Model { width: Some(width), layers: Some(2), ..config::Model::of(kind) }
+}
+
+#[test]
+fn recurrent_text_models_have_pytorchs_logits_gradients_losses_and_parameters() {
+    for (name, kind, tied) in
+        [("lstm_text", ModelKind::Lstm, None), ("gru_text", ModelKind::Gru, Some(true))]
+    {
+        let card = config::Model { tied, ..recurrent(kind, 8) };
+        let mut training = Training::with(name, &card);
+        let logits = training.logits(&training.samples(0..3).0, 0..3).flatten_all().unwrap();
+        let expected = training.golden.floats("logits");
+        assert_close("logits", &logits.to_vec1::<f32>().unwrap(), &expected, 1e-5);
+        for parts in [1, 3] {
+            training.gradients_equal_pytorchs(parts);
+        }
+        training.ten_steps_equal_pytorchs();
+    }
+}
+
+#[test]
+fn recurrent_classifiers_in_both_directions_have_pytorchs_gradients_losses_and_parameters() {
+    for (name, kind) in [("lstm_rows", ModelKind::Lstm), ("gru_rows", ModelKind::Gru)] {
+        let card = config::Model { bidirectional: Some(true), ..recurrent(kind, 6) };
+        let mut training = Training::with(name, &card);
+        for parts in [1, 3, 8] {
+            training.gradients_equal_pytorchs(parts);
+        }
+        training.ten_steps_equal_pytorchs();
+    }
 }
 
 #[test]

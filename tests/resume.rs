@@ -107,6 +107,29 @@ fn a_killed_run_resumes_bit_for_bit_as_if_it_had_never_been_disturbed() {
 }
 
 #[test]
+fn killed_recurrent_networks_resume_bit_for_bit() {
+    let lstm = ["model.layers=2", "model.dropout=0.2", "model.width=24", "data.test_limit=40"];
+    let gru = ["data.train_limit=900", "data.test_limit=200", "model.width=24", "train.epochs=5"];
+    for (job, sets) in [("lstm-shakespeare-quick.json", lstm), ("gru-mnist-quick.json", gru)] {
+        let folder = tempdir().unwrap();
+        let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+        let train = |out: &Path| {
+            let common = [&SETS[13..], &["train.max_steps=40"]].concat();
+            let run = under(Mpi::Open, 2).args(["train", &card(job), "--out"]).args([out]);
+            let run = run.env("ANNULUS_ALLOW_FAULTS", "1");
+            sets.iter().chain(&common).fold(run, |run, set| run.set(set))
+        };
+        train(&whole).succeed();
+        for (rank, step) in [(1, 5), (0, 26)] {
+            let ended = train(&broken).set(kill_at(rank, step)).run();
+            assert_ne!(ended.code, 0, "{}", ended.all_output());
+        }
+        train(&broken).succeed();
+        assert_same_run(&whole, &broken);
+    }
+}
+
+#[test]
 fn another_rank_count_goes_on_with_the_same_run_within_rounding() {
     let folder = tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));

@@ -255,6 +255,73 @@ def language_model(path):
     save(path, tensors, {})
 
 
+class TokenModel(nn.Module):
+    """A language model of recurrent layers; batches are (batch, time)."""
+
+    def __init__(self, rnn, vocab, tied):
+        super().__init__()
+        self.te, self.rnn = nn.Embedding(vocab, rnn.hidden_size), rnn
+        self.head = nn.Linear(rnn.hidden_size, vocab)
+        if tied:
+            self.head.weight = self.te.weight
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.te(tokens))[0]).flatten(0, 1)
+
+
+class RowClassifier(nn.Module):
+    """Reads an image row by row and decides on the last state of each direction."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+        self.head = nn.Linear(rnn.hidden_size * (1 + rnn.bidirectional), 10)
+
+    def forward(self, x):
+        h = self.rnn(x.squeeze(1))[1]
+        h = h[0] if isinstance(h, tuple) else h
+        return self.head(torch.cat(list(h[-1 - self.rnn.bidirectional :]), 1))
+
+
+def recurrent_text(path, model, vocab, card):
+    """Ten steps of a language model; logits and gradients of the first."""
+    with torch.no_grad():  # larger than at the start, so that every term counts
+        for p in model.parameters():
+            p.mul_(2.0)
+    batch, time = 3, 8
+    tokens, targets = torch.randint(0, vocab, (2, STEPS * batch, time))
+    tensors = {"tokens": tokens.to(torch.uint8), "labels": targets.to(torch.uint8)}
+    tensors |= {f"start.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    rule, losses = optimizer(list(model.parameters()), card), []
+    for step in range(STEPS):
+        rows = slice(step * batch, (step + 1) * batch)
+        logits = model(tokens[rows])
+        loss = F.cross_entropy(logits, targets[rows].flatten())
+        rule.zero_grad()
+        loss.backward()
+        losses.append(loss.detach())
+        if step == 0:
+            tensors["logits"] = logits.detach()
+            tensors |= {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters()}
+        rule.step()
+    tensors["losses"] = torch.stack(losses)
+    tensors |= {f"end.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    save(path, tensors, card)
+
+
+def recurrent(folder):
+    card = dict(kind="sgd", lr=0.2, momentum=0.9)
+    torch.manual_seed(5)
+    rnn = nn.LSTM(8, 8, 2, batch_first=True)
+    recurrent_text(folder / "lstm_text.safetensors", TokenModel(rnn, 11, False), 11, card)
+    rnn = nn.GRU(8, 8, 2, batch_first=True)
+    recurrent_text(folder / "gru_text.safetensors", TokenModel(rnn, 11, True), 11, card)
+    rnn = nn.LSTM(12, 6, 2, batch_first=True, bidirectional=True)
+    training(folder / "lstm_rows.safetensors", RowClassifier(rnn), 12, 8, card)
+    rnn = nn.GRU(12, 6, 2, batch_first=True, bidirectional=True)
+    training(folder / "gru_rows.safetensors", RowClassifier(rnn), 12, 8, card)
+
+
 def batch_norm(path):
     """Two training passes and one in evaluation mode; the gradients of the second training pass."""
     torch.manual_seed(4)
@@ -329,6 +396,7 @@ def main():
     training(folder / "resnet8.safetensors", ResNet(1), 14, 8, card, formula=True)
     language_model(folder / "gpt.safetensors")
     batch_norm(folder / "batch_norm.safetensors")
+    recurrent(folder)
 
 
 if __name__ == "__main__":

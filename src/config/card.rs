@@ -152,11 +152,11 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(range(min = 1, max = 1_000_000)))]
     pub hidden: Vec<usize>,
-    /// Values per token (gpt).
+    /// Values per token (gpt), hidden values of each direction (lstm, gru; of text also those of a token).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_536))]
     pub width: Option<usize>,
-    /// Blocks (gpt).
+    /// Blocks (gpt), recurrent layers (lstm, gru).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub layers: Option<usize>,
@@ -171,13 +171,46 @@ pub struct Model {
     /// What follows each convolution (resnet); `group` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<Norm>,
-    /// Share of activations dropped before the last layer while training.
+    /// Whether the layers also read from the end (lstm, gru; not of text, where they would see what they
+    /// should predict).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bidirectional: Option<bool>,
+    /// Whether the output's weights are those of the tokens (lstm, gru of text; a gpt's are).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied: Option<bool>,
+    /// A sample's values as so many steps of equal length (lstm, gru); left out: an image's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub steps: Option<usize>,
+    /// Share of activations dropped while training, before the last layer; of lstm and gru also between
+    /// the layers.
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f32,
     /// How weights start; biases start at zero.
     #[serde(default)]
     pub init: Init,
+}
+
+impl Model {
+    /// A model with nothing but its kind.
+    #[must_use]
+    pub fn of(kind: ModelKind) -> Model {
+        Model {
+            kind,
+            hidden: Vec::new(),
+            width: None,
+            layers: None,
+            heads: None,
+            depth: None,
+            norm: None,
+            bidirectional: None,
+            tied: None,
+            steps: None,
+            dropout: 0.0,
+            init: Init::default(),
+        }
+    }
 }
 
 /// The models that a card can name.
@@ -192,6 +225,19 @@ pub enum ModelKind {
     ResNet,
     /// A Transformer that predicts the next token, in the form of GPT-2 (Radford et al., 2019).
     Gpt,
+    /// Long short-term memory (Hochreiter and Schmidhuber, 1997): predicts the next token of text, or the
+    /// class of a sequence of values.
+    Lstm,
+    /// Gated recurrent units (Cho et al., 2014), for the same.
+    Gru,
+}
+
+impl ModelKind {
+    /// Whether it goes through a sequence step by step.
+    #[must_use]
+    pub fn is_recurrent(self) -> bool {
+        matches!(self, ModelKind::Lstm | ModelKind::Gru)
+    }
 }
 
 /// Normalisation of images inside a model. Batch normalisation is not among them: its running statistics

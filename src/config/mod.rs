@@ -7,7 +7,7 @@
 //! | `formats` | data file formats, the files of a data set |
 //! | `csv`, `pictures` | how tables and pictures become samples |
 //! | `text` | how text becomes samples |
-//! | `residual` | what a residual network demands |
+//! | `residual`, `recurrent` | what a residual, a recurrent network demands |
 //! | `regression` | numbers to predict instead of classes |
 //! | `members` | which parts of a file are the samples |
 //! | `optimizer` | how parameters are updated |
@@ -40,6 +40,7 @@ mod optimizer;
 mod parse;
 mod pictures;
 mod places;
+mod recurrent;
 mod regression;
 mod reproducible;
 mod residual;

@@ -3,7 +3,7 @@
 
 use super::{
     Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, ScheduleKind,
-    SpikeAction, Wire, metrics, regression, residual, text, tune,
+    SpikeAction, Wire, metrics, recurrent, regression, residual, text, tune,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -235,7 +235,9 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         let of_model = ["data.format", "model.kind"];
         rules.refuse_if(wrong, &[&[field], &of_model[..], &["data.text"]].concat(), &what);
     }
-    for (wrong, field, what) in [text::problems_of_gpt(card), residual::problems(card)].concat() {
+    let of_models =
+        [text::problems_of_gpt(card), residual::problems(card), recurrent::problems(card)];
+    for (wrong, field, what) in of_models.concat() {
         rules.refuse_if(wrong, &[field, "model.kind", "data.format"], &what);
     }
 }

@@ -80,6 +80,15 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("model.depth=20", "model.depth: is used by `resnet` only"),
         ("model.norm=group", "model.norm: is used by `resnet` only"),
         (
+            "model={\"kind\":\"lstm\",\"layers\":1}",
+            "model.width: is missing; `lstm` and `gru` need the number of hidden values",
+        ),
+        ("model.steps=4", "model.steps: is used by `lstm` and `gru` only"),
+        (
+            "model={\"kind\":\"gru\",\"width\":4,\"layers\":1,\"tied\":true}",
+            "model.tied: is for text only",
+        ),
+        (
             "model={\"kind\":\"resnet\",\"depth\":21}",
             "model.depth: 21 is not 6n + 2; the nearest are 20 and 26",
         ),
@@ -293,6 +302,28 @@ fn files_that_are_no_card_are_refused_with_their_name() {
     std::fs::write(&big, "{,}").unwrap();
     let error = load(&big);
     assert!(error.exit_code() == 78 && error.to_string().contains("line 1, column 2"), "{error}");
+}
+
+#[test]
+fn streams_of_text_are_refused_where_no_state_could_be_carried() {
+    let lstm = include_str!("../../configs/lstm-shakespeare-quick.json");
+    let text = r#"data.text={"context":64,"streams":32,"holdout":0.1}"#;
+    let mut card = load(lstm, &[text]).unwrap();
+    assert_eq!(card.data.text.unwrap().streams, Some(32));
+    card.data.text.as_mut().unwrap().stride = Some(16);
+    assert!(card.problems()[0].to_string().contains("do not overlap"), "{:?}", card.problems());
+    for (set, words) in [
+        ("train.global_batch=16", "is 32; train.global_batch is 16"),
+        ("data.train.files=[\"a\",\"b\"]", "would carry a state from one file into the next"),
+        (
+            "model={\"kind\":\"gpt\",\"width\":8,\"layers\":1,\"heads\":1}",
+            "is for `lstm` and `gru`",
+        ),
+        ("guards.spike={\"factor\":3,\"action\":\"rewind\"}", "cannot be taken back after a spike"),
+    ] {
+        let message = load(lstm, &[text, set]).unwrap_err().to_string();
+        assert!(message.contains(&format!("data.text.streams: {words}")), "{message}");
+    }
 }
 
 #[test]

@@ -16,6 +16,12 @@ pub struct Text {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub stride: Option<usize>,
+    /// The training text as so many streams, one for each sample of the global batch (lstm, gru): a window goes
+    /// on from the state in which the one before it in its stream ended. Left out, windows come in random order
+    /// and begin from a state of zeros, as those of the evaluation always do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub streams: Option<usize>,
     /// What is a token (text); `bytes` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<Vocabulary>,
@@ -118,9 +124,9 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
         (!data.augment.is_empty(), "data.augment", not_for_text.clone()),
         (data.sampling.kind != SamplingKind::Uniform, "data.sampling.kind", not_for_text),
         (
-            card.model.kind != ModelKind::Gpt,
+            card.model.kind != ModelKind::Gpt && !card.model.kind.is_recurrent(),
             "model.kind",
-            format!("takes images or features; data.format `{name}` needs `gpt`"),
+            format!("takes images or features; data.format `{name}` needs `gpt`, `lstm` or `gru`"),
         ),
     ]
 }
@@ -129,17 +135,19 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
 pub(super) fn problems_of_gpt(card: &Card) -> Vec<(bool, &'static str, String)> {
     let model = &card.model;
     let gpt = model.kind == ModelKind::Gpt;
+    let recurrent = model.kind.is_recurrent();
     let sizes = [
-        ("model.width", model.width, "values per token"),
-        ("model.layers", model.layers, "blocks"),
-        ("model.heads", model.heads, "attention heads"),
+        ("model.width", model.width, "values per token", recurrent, "`gpt`, `lstm` and `gru`"),
+        ("model.layers", model.layers, "blocks", recurrent, "`gpt`, `lstm` and `gru`"),
+        ("model.heads", model.heads, "attention heads", false, "`gpt`"),
     ];
     let mut found: Vec<_> = sizes
         .into_iter()
-        .map(|(field, size, of)| match size {
+        .map(|(field, size, of, other, users)| match size {
             None => (gpt, field, format!("is missing; `gpt` needs the number of {of}")),
             Some(_) => {
-                (!gpt, field, "is used by `gpt` only; remove it or change model.kind".to_owned())
+                let what = format!("is used by {users} only; remove it or change model.kind");
+                (!gpt && !other, field, what)
             }
         })
         .collect();

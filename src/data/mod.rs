@@ -85,6 +85,11 @@ pub trait Dataset: Send + Sync {
         false
     }
 
+    /// Whether the samples of an epoch come in the order of the set, because each goes on from one before.
+    fn in_order(&self) -> bool {
+        false
+    }
+
     /// How many labels of sample `index` count, the others being [`IGNORED`]: its weight in a mean.
     fn weight(&self, _index: usize) -> u64 {
         1

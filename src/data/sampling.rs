@@ -31,6 +31,7 @@ impl Draw {
 #[derive(Debug, Clone, Default)]
 pub struct Sampling {
     classes: Option<Arc<Classes>>,
+    in_order: bool,
 }
 
 impl Sampling {
@@ -40,7 +41,7 @@ impl Sampling {
     /// As [`Dataset::label`]; also [`Error::Config`] when no sample has a weight above 0.
     pub fn new(wanted: &config::Sampling, dataset: &dyn Dataset) -> Result<Sampling> {
         if wanted.kind == SamplingKind::Uniform {
-            return Ok(Sampling::default());
+            return Ok(Sampling { classes: None, in_order: dataset.in_order() });
         }
         let mut labels = Vec::with_capacity(dataset.len());
         for index in 0..dataset.len() {
@@ -52,13 +53,14 @@ impl Sampling {
                 "data.sampling.weights: none of the {n} samples of {classes} classes has a weight above 0"
             ))
         })?;
-        Ok(Sampling { classes: Some(Arc::new(classes)) })
+        Ok(Sampling { classes: Some(Arc::new(classes)), in_order: false })
     }
 
     /// The draws of `epoch`.
     #[must_use]
     pub fn draws(&self, sampler: &Sampler, epoch: u64) -> Draws {
         match &self.classes {
+            None if self.in_order => Draws::InOrder(sampler.n),
             None => Draws::Once(sampler.order(epoch)),
             Some(classes) => {
                 let (seed, n) = (sampler.seed, sampler.n);
@@ -73,6 +75,8 @@ impl Sampling {
 pub enum Draws {
     /// Each sample once.
     Once(Order),
+    /// So many samples, each once, in the order of the data set.
+    InOrder(u64),
     /// With replacement.
     Again {
         /// Of the draws.
@@ -93,6 +97,7 @@ impl Draws {
     pub fn len(&self) -> u64 {
         match self {
             Draws::Once(order) => order.len(),
+            Draws::InOrder(n) => *n,
             Draws::Again { n, .. } => *n,
         }
     }
@@ -102,6 +107,7 @@ impl Draws {
     pub fn at(&self, position: u64) -> Draw {
         match self {
             Draws::Once(order) => Draw::of(order.at(position)),
+            Draws::InOrder(_) => Draw::of(position),
             Draws::Again { seed, epoch, n, classes } => {
                 let mut rng = Rng::new(*seed, Purpose::Draw, *epoch, 0, position);
                 Draw { sample: classes.draw(&mut rng), key: n + position }
@@ -177,7 +183,7 @@ mod tests {
     fn draws(kind: SamplingKind, weights: &[f64], epoch: u64) -> Draws {
         let wanted = config::Sampling { kind, weights: weights.to_vec() };
         let classes = Classes::new(&labels(), 4, &wanted).unwrap();
-        let sampling = Sampling { classes: Some(Arc::new(classes)) };
+        let sampling = Sampling { classes: Some(Arc::new(classes)), in_order: false };
         sampling.draws(&Sampler::new(1000, 64, 5), epoch)
     }
 

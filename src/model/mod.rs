@@ -1,10 +1,12 @@
 //! The models that a card can name. To add one, copy a neighbour and give it a line in [`build`].
 
+mod carry;
 mod gpt;
 #[cfg(all(test, feature = "cuda"))]
 mod gpu_tests;
 mod lenet;
 mod mlp;
+mod recurrent;
 mod resnet;
 
 use crate::config::{self, ModelKind};
@@ -12,9 +14,11 @@ use crate::error::{Error, Result};
 use crate::nn::ParamBuilder;
 use candle_core::Tensor;
 
+pub use carry::Carry;
 pub use gpt::{Gpt, GptShape};
 pub use lenet::LeNet5;
 pub use mlp::Mlp;
+pub use recurrent::RecurrentNet;
 pub use resnet::ResNet;
 
 /// What a forward pass needs to know besides its input.
@@ -38,6 +42,15 @@ pub trait Model {
     /// # Errors
     /// When `x` has another shape or type, or a tensor operation fails.
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor>;
+
+    /// Lets the model hand its states on from one global batch to the next, for `streams` streams of text; a
+    /// model without states has nothing to hand on.
+    fn carry_over(&mut self, _streams: usize) {}
+
+    /// The states that it hands on while training, if it does.
+    fn carry(&self) -> Option<&Carry> {
+        None
+    }
 
     /// One line per layer for people: name, operation, shape of its output, number of parameters.
     fn describe(&self) -> Vec<String>;
@@ -71,6 +84,9 @@ pub fn build(
         }
         ModelKind::ResNet => Box::new(ResNet::new(card, input, classes, params)?),
         ModelKind::Gpt => Box::new(Gpt::build(card, input, classes, params)?),
+        ModelKind::Lstm | ModelKind::Gru => {
+            Box::new(RecurrentNet::new(card, input, classes, params)?)
+        }
         ModelKind::Mlp => Box::new(Mlp::new(card, input, classes, params)?),
     })
 }

@@ -1,23 +1,12 @@
 //! What every model promises.
 
 use super::*;
-use crate::config::Init;
 use crate::nn::testing::{check_layer, check_model, random_tensor};
 use crate::nn::{Param, ParamSet, cross_entropy, probe};
 use candle_core::Device;
 
 fn card(kind: ModelKind, hidden: &[usize], dropout: f32) -> config::Model {
-    config::Model {
-        kind,
-        hidden: hidden.to_vec(),
-        dropout,
-        init: Init::He,
-        width: None,
-        layers: None,
-        heads: None,
-        depth: None,
-        norm: None,
-    }
+    config::Model { hidden: hidden.to_vec(), dropout, ..config::Model::of(kind) }
 }
 
 fn resnet(depth: usize, dropout: f32) -> config::Model {

@@ -33,22 +33,57 @@ impl Dropout {
     /// # Errors
     /// When the number of rows is not that of `samples`.
     pub fn forward(&self, x: &Tensor, seed: u64, epoch: u64, samples: &[u64]) -> Result<Tensor> {
-        if x.dims().first() != Some(&samples.len()) {
+        let count = samples.len();
+        if x.dims().first() != Some(&count) {
             return Err(Error::Internal(format!(
-                "dropout: expected ({}, …) for {} samples, got {:?}",
-                samples.len(),
+                "dropout: expected ({count}, …) for {count} samples, got {:?}",
+                x.dims()
+            )));
+        }
+        self.apply(x, || self.mask(seed, epoch, samples, x.elem_count() / count))
+    }
+
+    /// The same for sequences `x` (time, batch, width), whose column i is sample `samples[i]`; its step t has
+    /// the draws t · width to (t + 1) · width.
+    ///
+    /// # Errors
+    /// When the number of columns is not that of `samples`.
+    pub fn forward_steps(
+        &self,
+        x: &Tensor,
+        seed: u64,
+        epoch: u64,
+        samples: &[u64],
+    ) -> Result<Tensor> {
+        let &[time, batch, width] = x.dims() else {
+            return Err(Error::Internal(format!("dropout: no sequences, {:?}", x.dims())));
+        };
+        if batch != samples.len() {
+            return Err(Error::Internal(format!(
+                "dropout: expected (time, {}, width) for as many samples, got {:?}",
                 samples.len(),
                 x.dims()
             )));
         }
-        if self.share == 0.0 || samples.is_empty() {
+        self.apply(x, || {
+            let of_samples = self.mask(seed, epoch, samples, time * width);
+            let mut mask = Vec::with_capacity(of_samples.len());
+            for place in 0..time * batch {
+                let (t, sample) = (place / batch, place % batch);
+                mask.extend_from_slice(&of_samples[(sample * time + t) * width..][..width]);
+            }
+            mask
+        })
+    }
+
+    fn apply(&self, x: &Tensor, mask: impl FnOnce() -> Vec<f32>) -> Result<Tensor> {
+        if self.share == 0.0 || x.elem_count() == 0 {
             return Ok(x.clone());
         }
-        let mask = self.mask(seed, epoch, samples, x.elem_count() / samples.len());
         if x.device().is_cpu() {
-            return Ok(x.contiguous()?.apply_op1(Masked { mask })?);
+            return Ok(x.contiguous()?.apply_op1(Masked { mask: mask() })?);
         }
-        Ok(composed(x, mask)?)
+        Ok(composed(x, mask())?)
     }
 
     fn mask(&self, seed: u64, epoch: u64, samples: &[u64], len: usize) -> Vec<f32> {
@@ -130,6 +165,19 @@ mod tests {
         assert_eq!(together[1..3], rows(&[8, 9]));
         assert_eq!(together[3..], rows(&[1 << 40]));
         assert_ne!(together[0], together[1]);
+    }
+
+    #[test]
+    fn a_sequence_has_the_mask_that_it_has_as_one_row() {
+        let dropout = Dropout::new(0.4, 1).unwrap();
+        let samples = [3, 8];
+        let steps =
+            dropout.forward_steps(&ones(20, 6).reshape((10, 2, 6)).unwrap(), 1, 2, &samples);
+        let by_sample = steps.unwrap().transpose(0, 1).unwrap().reshape((2, 60)).unwrap();
+        let rows = dropout.forward(&ones(2, 60), 1, 2, &samples).unwrap();
+        assert_eq!(by_sample.to_vec2::<f32>().unwrap(), rows.to_vec2::<f32>().unwrap());
+        let wrong = dropout.forward_steps(&ones(2, 6), 1, 2, &samples).unwrap_err().to_string();
+        assert!(wrong.contains("no sequences"), "{wrong}");
     }
 
     #[test]

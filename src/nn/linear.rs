@@ -1,5 +1,6 @@
 //! Dense layer, as `torch.nn.functional.linear`, with ReLU or GELU when asked.
 
+use super::elementary::add_rows;
 use super::gelu;
 use super::gemm::{self, Mat, matmul};
 use super::grads::Write;
@@ -67,6 +68,12 @@ impl Linear {
             )));
         }
         Ok(Linear { weight, bias: None, activation })
+    }
+
+    /// The same with `bias`, one value for each output.
+    #[must_use]
+    pub fn with_bias(self, bias: Param) -> Linear {
+        Linear { bias: Some(bias), ..self }
     }
 
     /// From (…, inputs), `f32`, to (…, outputs).
@@ -235,15 +242,6 @@ wide! {
                     out.iter_mut().for_each(|v| *v = relu::clamp(*v));
                 }
             }
-        }
-    }
-}
-
-wide! {
-    /// Adds every row to `sum`.
-    fn add_rows(rows: &[f32], sum: &mut [f32]) {
-        for row in rows.chunks_exact(sum.len()) {
-            sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum Init {
         /// Inputs of one unit.
         fan_in: usize,
     },
+    /// Uniform in ± this value.
+    Uniform(f32),
 }
 
 impl Init {
@@ -247,6 +249,7 @@ fn initial_values(seed: u64, name: &str, len: usize, init: Init) -> Vec<f32> {
         Init::Zeros => return vec![0.0; len],
         Init::Glorot { fan_in, fan_out } => (6.0 / (fan_in + fan_out) as f64).sqrt(),
         Init::He { fan_in } => (6.0 / fan_in as f64).sqrt(),
+        Init::Uniform(bound) => f64::from(bound),
     };
     let layer = name.bytes().fold(0, |h, byte| mix(h ^ u64::from(byte)));
     let mut rng = Rng::new(seed, Purpose::Init, 0, layer, 0);

@@ -76,6 +76,14 @@ pub(super) fn run(kernel: impl Kernel, work: usize) {
     kernel.run::<Portable>();
 }
 
+/// Whether [`run`] has vectors of 16 values here.
+pub(super) fn has_sixteen_lanes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::has_avx512();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// `R` rows of `N` vectors from `from[at]` on, `step` values apart: a loop over [`Vector::load`] with
 /// one check of bounds instead of `R`, which take as long as the loads.
 ///

@@ -44,6 +44,9 @@ pub struct Replica {
     shape: Vec<usize>,
 }
 
+/// What the carried states are called in a checkpoint.
+pub const CARRIED: &str = "carried";
+
 /// What a tensor of a replica is called; a name is made only where it is needed.
 #[derive(Clone, Copy)]
 pub struct TensorName<'a> {
@@ -86,9 +89,20 @@ impl Replica {
     /// # Errors
     /// [`crate::error::Error::Config`] when the model cannot take such samples.
     pub fn build(card: &Card, shape: &[usize], device: &Device) -> Result<Replica> {
+        // Without this, features of a table would be taken for tokens.
+        let of_values = card.model.kind.is_recurrent() && !card.data.format.is_of_tokens();
+        if of_values && shape.len() == 1 && card.model.steps.is_none() {
+            return Err(Error::Config(format!(
+                "model.steps: is missing; say how many steps the {} values of a sample are",
+                shape[0]
+            )));
+        }
         let builder = ParamBuilder::new(card.seed, device);
-        let model = model::build(&card.model, shape, card.data.classes, &builder)
+        let mut model = model::build(&card.model, shape, card.data.classes, &builder)
             .map_err(|e| explain(e, device, || "while the parameters were put there".to_owned()))?;
+        if let Some(streams) = card.data.text.and_then(|text| text.streams) {
+            model.carry_over(streams);
+        }
         let bytes = bucket_bytes(card);
         let params = builder.finish(bytes.first, bytes.others)?;
         let lens: Vec<usize> = params.iter().map(|p| p.var().elem_count()).collect();
@@ -315,6 +329,14 @@ impl Replica {
         self.optimizer.visit(&mut see);
         self.average.iter().for_each(|average| average.visit(&mut see));
         Ok(())
+    }
+
+    /// The states that the model carries from step to step, if it does, as tensors of a checkpoint.
+    #[must_use]
+    pub fn carried(&self) -> Option<Named> {
+        let carry = self.model.carry()?;
+        let (name, shape) = (CARRIED.to_owned(), carry.shape().to_vec());
+        Some(Named { name, shape, values: carry.states() })
     }
 
     /// A copy of what the optimizer remembers, the average of the parameters with it.

@@ -4,6 +4,7 @@
 //! other ranks get everything from rank 0, so the folder need not be on a disk that they see.
 
 use super::guards::rewind::Rewind;
+use super::replica::CARRIED;
 use super::saving::CHECKPOINTS;
 use super::setup::{Job, broadcast};
 use super::story::Story;
@@ -86,6 +87,7 @@ pub fn open(job: &mut Job, out: &Path, resume: &Resume, group: &mut Group) -> Re
         .map_err(|e| Error::Internal(format!("the start from JSON: {e}")))?;
     let Some(from) = told.from else { return Ok(Start { lock, news: told.news, from: None }) };
     broadcast(&mut job.replica, group)?;
+    share_carried(job, group)?;
     share_optimizer(job, optimizer_state, &from, group)?;
     let best = if from.best { Some(share_best(job, best, group)?) } else { None };
     let ToldFrom { step, metrics_bytes, story, .. } = from;
@@ -201,7 +203,14 @@ fn restore(job: &mut Job, found: Found) -> Result<Restored> {
     let rewind = story.rewind.as_ref().map(unpack).transpose()?;
     let moments = snapshot.take_group("optimizer").unwrap_or_default();
     let optimizer = optimizer::unpack(&path, &story.optimizer, moments, &shapes)?;
+    if let Some(needed) = job.replica.carried() {
+        snapshot.check_fits(&path, CARRIED, &[(needed.name, needed.shape)])?;
+    }
+    let carried = snapshot.take_group(CARRIED).unwrap_or_default();
     job.replica.restore(&model)?;
+    if let (Some(carry), Some(carried)) = (job.replica.model.carry(), carried.first()) {
+        carry.restore(&carried.values)?;
+    }
     let told = ToldFrom {
         step: snapshot.step,
         metrics_bytes: snapshot.metrics_bytes,
@@ -211,6 +220,14 @@ fn restore(job: &mut Job, found: Found) -> Result<Restored> {
         story,
     };
     Ok(Restored { told, optimizer, best, rewind })
+}
+
+/// Every rank's model carries on the states that rank 0 read.
+fn share_carried(job: &Job, group: &mut Group) -> Result<()> {
+    let Some(carry) = job.replica.model.carry() else { return Ok(()) };
+    let mut states = carry.states();
+    group.broadcast(&mut states, 0)?;
+    carry.restore(&states)
 }
 
 /// Every rank's optimizer gets the state that rank 0 read.

@@ -10,6 +10,7 @@ use super::metrics::{Evaluation, Wanted};
 use super::overlap::Overlap;
 use super::pace::Pace;
 use super::plateau::Plateau;
+use super::replica::CARRIED;
 use super::reporter::Reporter;
 use super::resume::From;
 use super::saving::{CHECKPOINTS, Saver, is_due_by_count};
@@ -357,6 +358,7 @@ impl<'a> Run<'a> {
         let tensors = |name: &str, tensors| checkpoint::Group { name: name.to_owned(), tensors };
         let mut groups = vec![tensors("model", job.replica.snapshot()?)];
         groups.push(tensors("optimizer", moments));
+        groups.extend(job.replica.carried().map(|states| tensors(CARRIED, vec![states])));
         groups.extend(rewind_groups.into_iter().flatten());
         groups.extend(self.best.iter().map(|best| tensors("best", best.clone())));
         let files = [self.reporter.metrics(), self.ledger.lines()];

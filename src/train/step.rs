@@ -18,7 +18,7 @@ use super::reduce::{self, Reduced};
 use super::replica::{Replica, Spent};
 use super::tally::Tally;
 use super::wishes::Votes;
-use crate::collective::Group;
+use crate::collective::{Group, Op};
 use crate::config::Card;
 use crate::data::Loader;
 use crate::error::{Error, Result};
@@ -98,6 +98,9 @@ pub fn take(
     at_step(step + 1);
     faults::before_step(&card.faults, step + 1, group)?;
     let (rank, spent) = (group.rank(), Spent::default());
+    if let Some(carry) = replica.model.carry() {
+        carry.begin();
+    }
     let mut passes = Passes { replica, loader, card, rank, step, spent };
     let reduced = match settings.leaves {
         Some(leaves) => by_leaves(&mut passes, leaves, settings.votes, group)?,
@@ -114,7 +117,9 @@ pub fn take(
     if updated {
         replica.update(lr, clip_scale(card.train.clip_norm, grad_norm))?;
     }
-    let (optimizer, wall) = (update.elapsed(), start.elapsed());
+    let optimizer = update.elapsed();
+    carry_on(replica, updated, group)?;
+    let wall = start.elapsed();
     Ok(StepReport {
         tally,
         votes,
@@ -129,6 +134,22 @@ pub fn take(
         comm: exposed,
         optimizer,
     })
+}
+
+/// Every rank gets all states that are carried to the next step, unless this one does not count.
+fn carry_on(replica: &Replica, counts: bool, group: &mut Group) -> Result<()> {
+    let Some(carry) = replica.model.carry() else { return Ok(()) };
+    carry.exchange(|states| {
+        // In f64: `comm.wire` rounds sums of f32.
+        let mut wide: Vec<f64> = states.iter().map(|&v| f64::from(v)).collect();
+        group.all_reduce(&mut wide, Op::Sum)?;
+        states.iter_mut().zip(wide).for_each(|(state, v)| *state = v as f32);
+        Ok(())
+    })?;
+    if counts {
+        carry.commit();
+    }
+    Ok(())
 }
 
 /// Each rank adds up its part of the batch, then the ranks add up theirs.

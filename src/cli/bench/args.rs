@@ -61,13 +61,17 @@ pub struct AllreduceArgs {
 
 /// `annulus bench step`.
 ///
-/// lenet and mlp train on MNIST with the code of `annulus train`; gpt trains on made-up tokens.
+/// lenet and mlp train on MNIST with the code of `annulus train`; gpt trains on made-up tokens. With --card, the
+/// model of any card trains on its data.
 #[derive(Debug, clap::Args)]
 pub struct StepArgs {
     /// Which model.
     #[arg(long, value_enum, default_value = "all")]
     pub model: ModelChoice,
-    /// Samples for each rank and step [default: 64; gpt 4]
+    /// A card whose model, data and optimizer are measured instead
+    #[arg(long, value_name = "CARD", conflicts_with_all = ["model", "data"])]
+    pub card: Option<PathBuf>,
+    /// Samples for each rank and step [default: 64; gpt 4; of a card its global batch divided by the ranks]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30_000))]
     pub batch: Option<u32>,
     /// Steps to measure, after a warm-up [default: as many as fit into --seconds]

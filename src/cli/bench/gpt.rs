@@ -146,8 +146,8 @@ impl Trainee for Tokens {
         (self.batch * SHAPE.context) as f64
     }
 
-    fn flops(&self) -> f64 {
-        training_flops(&SHAPE)
+    fn flops(&self) -> Option<f64> {
+        Some(training_flops(&SHAPE))
     }
 }
 

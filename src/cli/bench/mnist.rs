@@ -80,12 +80,13 @@ impl Trainee for Images {
         self.batch as f64
     }
 
-    fn flops(&self) -> f64 {
-        training_flops(&self.products())
+    fn flops(&self) -> Option<f64> {
+        Some(training_flops(&self.products()))
     }
 }
 
-fn phases(step: &StepReport) -> Phases {
+/// A step as the benchmark tells it.
+pub fn phases(step: &StepReport) -> Phases {
     Phases {
         input: step.input,
         forward: step.forward,
@@ -110,7 +111,7 @@ fn card(kind: ModelKind, global_batch: usize, data: Option<&Path>) -> Result<Car
     let text = match kind {
         ModelKind::LeNet5 => LENET,
         ModelKind::Mlp => MLP,
-        ModelKind::Gpt | ModelKind::ResNet => {
+        ModelKind::Gpt | ModelKind::ResNet | ModelKind::Lstm | ModelKind::Gru => {
             return Err(Error::Internal(format!("no benchmark trains {kind:?} on MNIST")));
         }
     };

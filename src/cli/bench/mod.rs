@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `allreduce` | sizes × algorithms; `tensors`: many small ones, bucketed or not |
-//! | `step` | training steps of the shipped models by phase; `mnist` and `gpt` take them |
+//! | `step` | training steps of the shipped models by phase; `mnist`, `gpt` and `card` take them |
 //! | `leaves` | what reproducible mode costs |
 //! | `optimizer` | updates, beside Candle's |
 //! | `race` | several things timed in turn, the slowest rank's time |
@@ -16,6 +16,7 @@
 mod allreduce;
 pub mod args;
 mod buffers;
+mod card;
 mod entrant;
 mod gpt;
 mod heading;

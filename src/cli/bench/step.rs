@@ -1,6 +1,7 @@
-//! `annulus bench step`: training steps of the shipped models, by phase.
+//! `annulus bench step`: training steps of the shipped models or of a card, by phase.
 
 use super::args::{ModelChoice, StepArgs};
+use super::card::OfCard;
 use super::gpt::Tokens;
 use super::heading::{self, Heading};
 use super::limits;
@@ -59,8 +60,8 @@ pub trait Trainee {
     /// How many of them each rank and step has.
     fn units(&self) -> f64;
 
-    /// Floating-point operations of the matrix products for one of them.
-    fn flops(&self) -> f64;
+    /// Floating-point operations of the matrix products for one of them, if they are counted.
+    fn flops(&self) -> Option<f64>;
 }
 
 /// Measures, prints, and writes what was asked for.
@@ -104,8 +105,13 @@ fn higher_peak(before: Option<f64>, args: &StepArgs, group: &mut Group) -> Resul
 }
 
 /// The models that were asked for, by name.
-fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(&'static str, Box<dyn Trainee>)>> {
-    let mut found: Vec<(&'static str, Box<dyn Trainee>)> = Vec::new();
+fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(String, Box<dyn Trainee>)>> {
+    if let Some(path) = &args.card {
+        let batch = args.batch.map(|n| n as usize);
+        let of_card = OfCard::load(path, batch, args.device, group)?;
+        return Ok(vec![(of_card.name(), Box::new(of_card))]);
+    }
+    let mut found: Vec<(String, Box<dyn Trainee>)> = Vec::new();
     let wanted = |choice| args.model == ModelChoice::All || args.model == choice;
     let images = [
         ("lenet", ModelChoice::Lenet, ModelKind::LeNet5),
@@ -115,19 +121,19 @@ fn trainees(args: &StepArgs, group: &mut Group) -> Result<Vec<(&'static str, Box
         if wanted(choice) {
             let batch = args.batch.map_or(64, |n| n as usize);
             let images = Images::new(kind, batch, args.data.as_deref(), group)?;
-            found.push((name, Box::new(images.on(args.device))));
+            found.push((name.to_owned(), Box::new(images.on(args.device))));
         }
     }
     if wanted(ModelChoice::Gpt) {
         let batch = args.batch.map_or(4, |n| n as usize);
-        found.push(("gpt", Box::new(Tokens::new(batch, args.device, group)?)));
+        found.push(("gpt".to_owned(), Box::new(Tokens::new(batch, args.device, group)?)));
     }
     Ok(found)
 }
 
 /// Takes as many steps of one model as were asked for, or fit into the time.
 fn measure(
-    name: &'static str,
+    name: &str,
     trainee: &mut dyn Trainee,
     args: &StepArgs,
     group: &mut Group,
@@ -139,14 +145,14 @@ fn measure(
     let summary = Summary::of(&taken[COLD as usize..], group)?;
     let per_s = trainee.units() * group.size() as f64 * steps as f64 / summary.total;
     Ok(Row {
-        name,
+        name: name.to_owned(),
         unit: trainee.unit(),
         parameters: trainee.parameters(),
         batch: trainee.batch(),
         steps,
         overlap,
         per_s,
-        flops_per_rank: trainee.flops() * per_s / group.size() as f64,
+        flops_per_rank: trainee.flops().map(|flops| flops * per_s / group.size() as f64),
         summary,
     })
 }
@@ -210,25 +216,30 @@ impl Summary {
 
 /// One model's figures.
 struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     parameters: usize,
     batch: usize,
     steps: u64,
     overlap: bool,
     per_s: f64,
-    flops_per_rank: f64,
+    flops_per_rank: Option<f64>,
     summary: Summary,
 }
 
 impl Row {
+    /// The share of the peak, where both are known.
+    fn of_peak(&self, peak: Option<f64>) -> Option<f64> {
+        Some(self.flops_per_rank? / peak?)
+    }
+
     fn print(&self, table: &Table, peak: Option<f64>) {
-        let mut times = vec![self.name.to_owned()];
+        let mut times = vec![self.name.clone()];
         times.extend(self.summary.p50.map(time));
         times.extend([
             human::count(self.per_s as u64),
-            digits(self.flops_per_rank / 1e9),
-            percent(peak.map(|peak| self.flops_per_rank / peak)),
+            self.flops_per_rank.map_or_else(|| "–".to_owned(), |flops| digits(flops / 1e9)),
+            percent(self.of_peak(peak)),
         ]);
         table.row(&times);
         let mut shares = vec![String::new()];
@@ -251,8 +262,8 @@ impl Row {
             "phases": phases,
             "unit": self.unit,
             "per_s": self.per_s,
-            "gflop_s_per_rank": self.flops_per_rank / 1e9,
-            "peak_share": peak.map(|peak| self.flops_per_rank / peak),
+            "gflop_s_per_rank": self.flops_per_rank.map(|flops| flops / 1e9),
+            "peak_share": self.of_peak(peak),
         })
     }
 }
@@ -282,7 +293,8 @@ fn footer(table: &Table, peak: Option<f64>, threads: usize) {
         "comm: gradient reduction that nothing else hides, waiting for slower ranks included",
     );
     table.note(
-        "input: waiting for the batch   samples/s: all ranks, tokens for gpt   GFLOP/s: each rank, products",
+        "input: waiting for the batch   samples/s: all ranks, tokens of text   GFLOP/s: each rank, products, \
+         not counted for cards",
     );
     let Some(peak) = peak else {
         return table

@@ -5,6 +5,15 @@
 //! token but the first has been a label. What the last one has too much is padding whose labels are
 //! [`IGNORED`]: with `stride = context` a pass over the windows predicts each token exactly once.
 //!
+//! With streams the windows come in an order in which a model's state can be carried: sample i is window
+//! ⌊i / S⌋ of stream i mod S, each stream being a run of windows of the text. For 10 windows in 3 streams:
+//!
+//! ```text
+//! stream 0   0 1 2 3       samples   0 → window 0   1 → 4   2 → 7
+//! stream 1   4 5 6                   3 → window 1   4 → 5   5 → 8
+//! stream 2   7 8 9                   6 → window 2   7 → 6   8 → 9   9 → window 3
+//! ```
+//!
 //! | file | holds |
 //! |---|---|
 //! | [`tokens`] | a file as a row of tokens: bytes, numbers, characters |
@@ -46,6 +55,8 @@ pub struct TextSet {
     stride: usize,
     classes: usize,
     windows: usize,
+    /// Of the training text, if a model's state is carried.
+    streams: Option<usize>,
 }
 
 impl TextSet {
@@ -71,6 +82,7 @@ impl TextSet {
             stride,
             classes: card.classes,
             windows: 0,
+            streams: text.streams.filter(|_| share == Share::Train),
         };
         for tokens in files {
             set.add(tokens, &text, share)?;
@@ -106,11 +118,21 @@ impl TextSet {
         Ok(())
     }
 
-    /// The file of window `index` and the tokens of the window and of its last label.
+    /// The window that is sample `index`. The first streams have one more where they do not come out even, so
+    /// that the last samples are those of the first streams.
+    fn place(&self, index: usize) -> usize {
+        let Some(streams) = self.streams else { return index };
+        let (whole, longer) = (self.windows / streams, self.windows % streams);
+        let (step, stream) = (index / streams, index % streams);
+        stream * whole + stream.min(longer) + step
+    }
+
+    /// The file of sample `index` and the tokens of the window and of its last label.
     fn window(&self, index: usize) -> Option<(&Part, Range<u64>)> {
         if index >= self.windows {
             return None;
         }
+        let index = self.place(index);
         let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];
         let start = part.range.start + ((index - part.first) * self.stride) as u64;
         Some((part, start..part.range.end.min(start + self.shape[0] as u64 + 1)))
@@ -132,6 +154,10 @@ impl Dataset for TextSet {
 
     fn labels_per_sample(&self) -> usize {
         self.shape[0]
+    }
+
+    fn in_order(&self) -> bool {
+        self.streams.is_some()
     }
 
     fn weight(&self, index: usize) -> u64 {
@@ -174,6 +200,9 @@ impl Dataset for TextSet {
     fn fingerprint(&self) -> String {
         let mut hash = blake3::Hasher::new();
         hash.update(format!("{:?} {} {}", self.shape, self.stride, self.windows).as_bytes());
+        if let Some(streams) = self.streams {
+            hash.update(format!("{streams} streams").as_bytes());
+        }
         for part in &self.parts {
             hash.update(format!("{:?}", part.range).as_bytes());
             if let Err(e) = part.tokens.hash(&mut hash) {
@@ -199,7 +228,8 @@ mod tests {
     }
 
     fn text(context: usize, stride: Option<usize>, holdout: Option<f64>) -> Text {
-        Text { context, stride, vocabulary: Some(Vocabulary::Bytes), ids: None, holdout }
+        let vocabulary = Some(Vocabulary::Bytes);
+        Text { context, stride, streams: None, vocabulary, ids: None, holdout }
     }
 
     /// All (place in the file, label) of the windows, by the values of the bytes.
@@ -255,5 +285,31 @@ mod tests {
         std::fs::write(&file[0], [1, 2, 3]).unwrap();
         let error = open(Share::HeldOut).err().unwrap().to_string();
         assert!(error.contains("has 0 of its 3 tokens in the held-out share"), "{error}");
+    }
+
+    #[test]
+    fn streams_are_runs_of_windows_and_each_window_is_one_sample() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = [folder.path().join("a")];
+        std::fs::write(&file[0], (0..51).collect::<Vec<u8>>()).unwrap();
+        for (streams, windows) in [(3, 10), (4, 10), (5, 10), (16, 10), (1, 7)] {
+            let text = Text { streams: Some(streams), ..text(5, None, None) };
+            let open = |share| TextSet::open(&card(text), &file, share, Some(windows)).unwrap();
+            let (set, test) = (open(Share::Train), open(Share::Test));
+            let first = |set: &TextSet, i| {
+                let (mut x, mut y) = (vec![0.0; 5], vec![0; 5]);
+                set.read_all(i, &mut x, &mut y).unwrap();
+                x[0] as usize / 5
+            };
+            let samples: Vec<usize> = (0..windows).map(|i| first(&set, i)).collect();
+            for (i, &window) in samples.iter().enumerate().skip(streams) {
+                assert_eq!(window, samples[i - streams] + 1, "{streams} streams: {samples:?}");
+            }
+            let mut sorted = samples.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..windows).collect::<Vec<_>>());
+            assert!(set.in_order() && !test.in_order() && set.fingerprint() != test.fingerprint());
+            assert_eq!(first(&test, 2), 2, "evaluation knows no streams");
+        }
     }
 }
