@@ -173,6 +173,11 @@ fn the_bytes_are_the_same_at_any_rank_count_and_after_interruptions() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // On a busy machine the program takes long to start: from the second on it is killed once it has begun.
+        let begun = || pause == 2 || out.join(".prepare/key").exists();
+        while !begun() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(Duration::from_millis(pause));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -238,6 +243,53 @@ fn a_table_is_cleaned_standardised_and_trains() {
         manifest["statistics"]["columns"].as_array().unwrap().iter().map(|c| &c["kind"]).collect();
     assert_eq!(kinds, ["numeric", "category", "constant"]);
     trains(&museum, &out);
+}
+
+#[test]
+fn a_card_says_what_the_options_say_and_errors_name_its_line() {
+    let museum = Museum::new();
+    let mut rng = noise(3);
+    let mut text = "id,age,colour,species\n".to_owned();
+    for i in 0..100 {
+        let (age, colour) = (below(&mut rng, 100), ["red", "blue"][i % 2]);
+        text += &format!("{i},{age}.{i},{colour},{}\n", ["fox", "wolf"][i / 2 % 2]);
+    }
+    let table = museum.put("zoo.csv", text.as_bytes());
+    let words = ["--label", "species", "--ignore", "id", "--seed", "7", "--missing", "fill"];
+    prepare(1, &table, &museum.path("options"), &words);
+    let prepare = |line: &str, sets: &[&str], more: &str| {
+        let text = format!(
+            "{{\n\"prepare\": {{\n \"sources\": [\"zoo.csv\"],\n \"out\": \"of card\",\n \"seed\": 7, \
+             \"shard\": 16,\n \"table\": {{\n  \"label\": \"species\",\n  \"ignore\": [\"id\"],\n  \
+             {line}}}}}{more}}}"
+        );
+        let card = museum.put("card.json", text.as_bytes());
+        let job = under(Mpi::Open, 2).args(["prepare"]).args([&card]);
+        sets.iter().fold(job, |job, set| job.set(set)).run()
+    };
+    let fill = "\"missing\": \"fill\"";
+    let ended = prepare(fill, &[], "");
+    assert_eq!(ended.code, 0, "{}", ended.all_output());
+    assert!(contents(&museum.path("of card")) == contents(&museum.path("options")));
+    for (line, sets, code, words) in [
+        ("\"mising\": \"fill\"", &[][..], 78, "did you mean `missing`? (line 9)"),
+        ("\"missing\": \"mean\"", &[], 78, "\"mean\" is not one of `drop`, `fill`"),
+        (
+            fill,
+            &["prepare.table.group=kind"],
+            65,
+            "--set prepare.table.group: prepare.table.group: ",
+        ),
+        (fill, &["prepare.split=[1,1,1]"], 78, "is not three shares that add up to 1"),
+        (fill, &["prepare.pictures.grey=true"], 78, "remove one of the two"),
+    ] {
+        let ended = prepare(line, sets, "");
+        assert_eq!(ended.code, code, "{}", ended.all_output());
+        assert!(ended.stderr.contains(words), "`{words}` is missing: {}", ended.stderr);
+    }
+    let whole = ",\n\"data\": {\"format\": \"npz\"}";
+    let ended = prepare(fill, &[], whole);
+    assert!(ended.code == 78 && ended.stderr.contains("data.format"), "{}", ended.stderr);
 }
 
 /// A table of 400 rows with these values of a column `when`, prepared; each row's value and part.
@@ -316,10 +368,19 @@ fn trains(museum: &Museum, out: &Path) {
     });
     let card_path = out.join("card.json");
     std::fs::write(&card_path, card.to_string()).unwrap();
-    under(Mpi::Open, 2)
+    let run = museum.path("run");
+    let ended = under(Mpi::Open, 2)
         .arg_paths(["train"], &[&card_path])
-        .arg_paths(["--out"], &[&museum.path("run")])
+        .arg_paths(["--out"], &[&run])
         .succeed();
+    let samples = |part: &str| tensors(out, part).1.len() / 8;
+    let ends = |text: &str, part: &str| {
+        let (_, rest) = text.split_once(&format!("{part} accuracy ")).expect(text);
+        assert!(rest.contains(&format!("/{})", samples(part))), "{part}: {rest}");
+    };
+    ends(&ended.stdout, "val");
+    let ended = under(Mpi::Open, 2).args(["eval"]).args([&run, &card_path]).succeed();
+    ends(&ended.stdout, "test");
 }
 
 /// The tensors of a part's files, one after another: bytes of `images`, and `labels`.

@@ -1,9 +1,8 @@
 //! What can be written on the command line.
 
 use super::bench::args::BenchArgs;
-use super::text_args::TextArgs;
+use super::prepare::args::PrepareArgs;
 use crate::comm::launcher;
-use crate::data::prepare::{Missing, Options, text};
 use crate::error::Error;
 use crate::report::lr_range::Range;
 use crate::train::Device;
@@ -69,123 +68,6 @@ pub struct InspectArgs {
     /// Write pictures as a PNG instead of showing them on a terminal with colours
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
-}
-
-/// `annulus prepare`. Interrupted, the same command goes on; the result is the same at any rank count.
-#[derive(Debug, clap::Args)]
-pub struct PrepareArgs {
-    /// Folders of pictures (each class a folder), CSV files with a header, or text: .jsonl and .txt files or
-    /// folders of them.
-    #[arg(required = true)]
-    pub sources: Vec<PathBuf>,
-    /// Folder for the prepared files: new, or of the same preparation.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Shares of training, validation and test
-    #[arg(long, default_value = "0.8,0.1,0.1", value_name = "A,B,C")]
-    pub split: String,
-    /// Another seed is another split
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Scale pictures; else those of another size than most are removed
-    #[arg(long, value_name = "ROWSxCOLUMNS")]
-    pub resize: Option<String>,
-    /// Pictures of one channel instead of three
-    #[arg(long)]
-    pub grey: bool,
-    /// Bits of 64 in which the perceptual hashes of pictures that look alike may differ
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=32))]
-    pub near: u32,
-    /// Keep only the first of pictures that look alike; else all stay, in the same part
-    #[arg(long)]
-    pub drop_near: bool,
-    /// Rows with missing values are dropped, or the values filled with the mean
-    #[arg(long, default_value = "drop", value_name = "drop|fill", value_parser = ["drop", "fill"])]
-    pub missing: String,
-    /// The column of labels
-    #[arg(long, default_value = "label", value_name = "COLUMN")]
-    pub label: String,
-    /// A column to leave out; may be repeated
-    #[arg(long, value_name = "COLUMN")]
-    pub ignore: Vec<String>,
-    /// Rows with the same value in this column stay in one part; it is no feature
-    #[arg(long, value_name = "COLUMN", conflicts_with = "time")]
-    pub group: Option<String>,
-    /// Split by this column instead of at random: the latest rows are for test, those before them for validation
-    #[arg(long, value_name = "COLUMN")]
-    pub time: Option<String>,
-    /// Samples of a file; of text documents, at most 32 MiB
-    #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..))]
-    pub shard: u32,
-    /// Text alone has these.
-    #[command(flatten)]
-    pub text: TextArgs,
-}
-
-impl PrepareArgs {
-    /// The options for text.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if a value is none, or one is for other sources.
-    pub fn text_options(&self) -> Result<text::Options, Error> {
-        let split = self.shares()?;
-        self.options()?.refuse_for_text()?;
-        self.text.options(self.seed, split, self.shard as usize)
-    }
-
-    fn shares(&self) -> Result<[f64; 3], Error> {
-        let shares: Vec<f64> =
-            self.split.split(',').filter_map(|s| s.trim().parse().ok()).collect();
-        match *shares.as_slice() {
-            [train, val, test]
-                if train > 0.0
-                    && val >= 0.0
-                    && test >= 0.0
-                    && (train + val + test - 1.0).abs() < 1e-9
-                    && self.split.split(',').count() == 3 =>
-            {
-                Ok([train, val, test])
-            }
-            _ => Err(Error::Usage(format!(
-                "--split {}: three shares that add up to 1 are needed, the first above 0; example: \
-                     --split 0.8,0.1,0.1",
-                self.split
-            ))),
-        }
-    }
-
-    /// The options for pictures and tables.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if shares or sizes are none.
-    pub fn options(&self) -> Result<Options, Error> {
-        let split = self.shares()?;
-        let resize = self.resize.as_ref().map(|text| {
-            let sides =
-                text.split_once('x').and_then(|(r, c)| Some([r.parse().ok()?, c.parse().ok()?]));
-            sides.filter(|sides| sides.iter().all(|side| (1..=8192).contains(side))).ok_or_else(
-                || {
-                    Error::Usage(format!(
-                        "--resize {text}: rows and columns, 1 to 8192; example: 28x28"
-                    ))
-                },
-            )
-        });
-        Ok(Options {
-            seed: self.seed,
-            split,
-            resize: resize.transpose()?,
-            grey: self.grey,
-            near: self.near,
-            drop_near: self.drop_near,
-            missing: if self.missing == "fill" { Missing::Fill } else { Missing::Drop },
-            label: self.label.clone(),
-            ignore: self.ignore.clone(),
-            group: self.group.clone(),
-            time: self.time.clone(),
-            shard: self.shard as usize,
-        })
-    }
 }
 
 /// `annulus train`.

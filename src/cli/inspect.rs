@@ -2,13 +2,13 @@
 
 use super::args::InspectArgs;
 use super::ending;
-use crate::config::Card;
+use crate::config::{Card, Data};
 use crate::data::facts::Facts;
 use crate::data::{self, Dataset, IGNORED};
 use crate::error::{Error, Result};
 use crate::report::console::say;
 use crate::report::gallery::{self, Picture};
-use crate::report::preparation::MANIFEST;
+use crate::report::prepared::MANIFEST;
 use crate::util::human;
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -48,11 +48,17 @@ fn inspect(args: &InspectArgs) -> Result<()> {
     let file = if folder { args.data.join("data.json") } else { args.data.clone() };
     let (card, places) = Card::load_data(&file, &args.sets)?;
     let data = &card.data;
-    let (train, test) = places.point(data::open(data))?;
+    let (train, evaluated) = places.point(data::open(data))?;
     say(&format!("{}: {}, {} classes", file.display(), data.format.name(), data.classes));
     describe("train", train.as_ref())?;
-    if let Some(test) = &test {
-        describe("test", test.as_ref())?;
+    if let Some(set) = &evaluated {
+        describe(if data.val.is_some() { "val" } else { "test" }, set.as_ref())?;
+    }
+    if data.val.is_some() && data.test.is_some() {
+        let without = Data { val: None, ..data.clone() };
+        if let (_, Some(test)) = places.point(data::open(&without))? {
+            describe("test", test.as_ref())?;
+        }
     }
     let shown = args.samples.min(train.len());
     if train.sample_shape().len() == 3 {

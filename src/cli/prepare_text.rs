@@ -1,10 +1,9 @@
 //! `annulus prepare` for text; see [`super::prepare`] for how the work is shared and noted.
 
-use super::args::PrepareArgs;
-use super::prepare::{
-    WORK, claim, clean, in_turns, is_whole, lost, read_note, say_prepared, write_note,
-};
+use super::prepare::work::{WORK, clean, in_turns, is_done, is_whole, lost, read_note, write_note};
+use super::text_args::TextArgs;
 use crate::collective::Group;
+use crate::config::Prepare;
 use crate::data::prepare::text::minhash::{LANES, Signature};
 use crate::data::prepare::text::plan::{self, Near};
 use crate::data::prepare::text::shard::{self, Job, Note, Vocabulary};
@@ -20,23 +19,21 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// As [`super::prepare::run`].
-pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
-    let mut options = group.together(args.text_options())?;
-    let tokenizer = group.together(args.text.tokenizer(&options))?;
+pub fn run(wishes: &Prepare, args: &TextArgs, out: &Path, group: &mut Group) -> Result<()> {
+    let options = args.options(wishes.seed, wishes.split, wishes.shard);
+    let mut options = group.together(options)?;
+    let tokenizer = group.together(args.tokenizer(&options))?;
     options.tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer.blake3().to_owned());
-    let sources = Sources::open(&args.sources, options.separator.as_deref());
+    let sources = Sources::open(&wishes.sources, options.separator.as_deref());
     let sources = group.together(sources)?;
     let key = group.together(key(&sources, &options))?;
-    group.require_equal("the sources that each rank sees", &key)?;
-    let done = group.from_rank_0(|| claim(&args.out, &key).map(|done| vec![u8::from(done)]))?;
-    if done == [1] {
-        say_prepared(&args.out, group);
+    if is_done(out, &key, group)? {
         return Ok(());
     }
-    let records = examine(&sources, &options, &args.out, group)?;
+    let records = examine(&sources, &options, out, group)?;
     let removed = plan::refused_and_equal(&records);
     let near = group.from_rank_0(|| {
-        let near = near(&sources, &records, &removed, &options, &args.out)?;
+        let near = near(&sources, &records, &removed, &options, out)?;
         Ok(near.as_flattened().iter().flat_map(|n| n.to_le_bytes()).collect())
     })?;
     let near: Vec<[u32; 3]> = near
@@ -47,11 +44,11 @@ pub fn run(args: &PrepareArgs, group: &mut Group) -> Result<()> {
     let tokenizer = tokenizer.as_ref();
     let job =
         Job { sources: &sources, records: &records, plan: &plan, options: &options, tokenizer };
-    let notes = write(&job, &args.out, group)?;
+    let notes = write(&job, out, group)?;
     group.from_rank_0(|| {
         let outcome = Outcome { job: &job, notes: &notes };
-        let summary = outcome.write(&args.out)?;
-        clean(&args.out)?;
+        let summary = outcome.write(out)?;
+        clean(out)?;
         say(&summary);
         Ok(Vec::new())
     })?;

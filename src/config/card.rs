@@ -4,8 +4,8 @@
 //! the same card at 1, 2 or 8 ranks is the same run. Defaults stand beside the fields.
 
 use super::{
-    Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Metrics, Optimizer, Pictures, Report,
-    Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform, Tune,
+    Checkpoint, Comm, Csv, Fault, Format, Guards, Ledger, Metrics, Optimizer, Pictures, Prepare,
+    Report, Reproducible, Sampling, Schedule, Split, Tar, Tensors, Text, Train, Transform, Tune,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub struct Card {
     /// What is written while training.
     #[serde(default)]
     pub report: Report,
+    /// What `annulus prepare` makes the data set from. A card may have this section alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<Prepare>,
     /// What `annulus tune` searches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tune: Option<Tune>,
@@ -76,7 +79,10 @@ pub struct Data {
     pub format: Format,
     /// Samples to train on.
     pub train: Split,
-    /// Samples to evaluate on; without them there is no evaluation.
+    /// Samples to evaluate on while training, in place of `test`, which is then left for `annulus eval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<Split>,
+    /// Samples to evaluate on; without these and `val` there is no evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Split>,
     /// Number of classes; labels are 0..classes. Of text: the size of the vocabulary. 1 where a number is
@@ -105,7 +111,7 @@ pub struct Data {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub train_limit: Option<usize>,
-    /// Use only the first n test samples.
+    /// Use only the first n samples to evaluate on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub test_limit: Option<usize>,

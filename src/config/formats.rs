@@ -191,7 +191,11 @@ impl Data {
     }
 
     fn problems_of_files(&self) -> Vec<(String, String)> {
-        let splits = [("data.train", Some(&self.train)), ("data.test", self.test.as_ref())];
+        let splits = [
+            ("data.train", Some(&self.train)),
+            ("data.val", self.val.as_ref()),
+            ("data.test", self.test.as_ref()),
+        ];
         let each = splits.into_iter().filter_map(|(path, split)| Some((path, split?)));
         each.flat_map(|(path, split)| {
             let problems = split.problems(self.format).into_iter();

@@ -215,7 +215,7 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
     found.push((
         card.metrics != Metrics::default() && !card.data.is_evaluated(),
         "metrics",
-        "needs test samples; give data.test or remove it".to_owned(),
+        "needs samples to evaluate on; give data.val or data.test, or remove it".to_owned(),
     ));
     found
 }

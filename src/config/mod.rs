@@ -10,6 +10,7 @@
 //! | `residual`, `recurrent` | what a residual, a recurrent network demands |
 //! | `regression` | numbers to predict instead of classes |
 //! | `members` | which parts of a file are the samples |
+//! | `prepare` | how raw material becomes parts to train on |
 //! | `optimizer` | how parameters are updated |
 //! | `training` | the loop |
 //! | `schedule` | the learning rate over the run |
@@ -40,6 +41,7 @@ mod optimizer;
 mod parse;
 mod pictures;
 mod places;
+mod prepare;
 mod recurrent;
 mod regression;
 mod reproducible;
@@ -68,6 +70,7 @@ pub use optimizer::*;
 pub use parse::Problem;
 pub use pictures::*;
 pub use places::Places;
+pub use prepare::*;
 pub use regression::Loss;
 pub use reproducible::Reproducible;
 pub use running::*;

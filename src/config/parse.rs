@@ -1,22 +1,28 @@
 //! From a file and `--set` arguments to a checked [`Card`].
 
-use super::{Card, Places, json, rules, schema, set::Set};
+use super::{Card, Places, Prepare, json, rules, schema, set::Set};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// The fields that hold a path or a list of paths.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 15] = [
     "/data/train/images",
     "/data/train/labels",
     "/data/train/folder",
     "/data/train/files",
+    "/data/val/images",
+    "/data/val/labels",
+    "/data/val/folder",
+    "/data/val/files",
     "/data/test/images",
     "/data/test/labels",
     "/data/test/folder",
     "/data/test/files",
     "/report/out",
+    "/prepare/sources",
+    "/prepare/out",
 ];
 
 /// One thing that is wrong with a card.
@@ -116,6 +122,33 @@ impl Card {
         Card::of_text(path, whole, None, sets)
     }
 
+    /// The `prepare` section of a card that may have nothing else.
+    ///
+    /// # Errors
+    /// As [`Card::load`]; [`Error::Config`] if the card has no such section.
+    pub fn load_prepare(path: &Path, sets: &[String]) -> Result<(Prepare, Places)> {
+        let text = json::read(path)?;
+        let value = json::parse(&text).unwrap_or_default();
+        let lacks = |name: &str| value.is_object() && value.get(name).is_none();
+        let missing = || {
+            let path = path.display();
+            let what = "has no section `prepare`, which says what is made from which sources";
+            Error::Config(format!("{path}: {what}"))
+        };
+        if lacks("prepare") {
+            return Err(missing());
+        }
+        // What a whole card needs, on the line of its first brace, so that every line keeps its number.
+        let data = r#"{"format": "idx", "train": {"images": "x", "labels": "y"}, "classes": 2}"#;
+        let rest = r#""model": {"kind": "mlp"}, "train": {"global_batch": 1, "epochs": 1}"#;
+        let whole = match ["data", "model", "train"].into_iter().all(lacks) {
+            true => text.replacen('{', &format!("{{\"data\": {data}, {rest},"), 1),
+            false => text,
+        };
+        let (card, places) = Card::of_text(path, whole, None, sets)?;
+        card.prepare.map(|prepare| (prepare, places)).ok_or_else(missing)
+    }
+
     fn of_text(
         path: &Path,
         text: String,
@@ -184,7 +217,7 @@ impl Card {
     }
 
     /// BLAKE3, in hex, of the card as JSON with sorted keys and no spaces, without `$schema`,
-    /// `about`, `tune` and `faults`, which do not change what a job computes.
+    /// `about`, `tune`, `prepare` and `faults`, which do not change what a job computes.
     ///
     /// # Errors
     /// When a path is not UTF-8.
@@ -194,7 +227,7 @@ impl Card {
             let mut card: Value = serde_json::from_str(&serde_json::to_string(self)?)?;
             if let Some(fields) = card.as_object_mut() {
                 fields.retain(|key, _| {
-                    !["$schema", "about", "faults", "tune"].contains(&key.as_str())
+                    !["$schema", "about", "faults", "tune", "prepare"].contains(&key.as_str())
                 });
             }
             card.sort_all_objects();

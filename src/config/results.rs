@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Sections and fields that change how a run goes, not what it comes to. Files may move: what is in
 /// them is compared by fingerprint instead.
-const FREE: [&str; 13] = [
+const FREE: [&str; 15] = [
     "$schema",
     "about",
     "comm",
@@ -15,8 +15,10 @@ const FREE: [&str; 13] = [
     "guards.replicas_every",
     "ledger",
     "faults",
+    "prepare",
     "data.prefetch",
     "data.train",
+    "data.val",
     "data.test",
     "train.max_time_s",
     "tune",

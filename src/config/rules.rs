@@ -2,8 +2,8 @@
 //! schema (attributes beside the fields).
 
 use super::{
-    Algorithm, Card, FaultKind, FaultPlace, ModelKind, Problem, SamplingKind, ScheduleKind,
-    SpikeAction, Wire, metrics, recurrent, regression, residual, text, tune,
+    Algorithm, Card, FaultKind, FaultPlace, ModelKind, Prepare, Problem, SamplingKind,
+    ScheduleKind, SpikeAction, Wire, metrics, recurrent, regression, residual, text, tune,
 };
 
 /// The problems of `card`, leaving out rules that touch a field in `broken`: those hold a stand-in.
@@ -97,8 +97,8 @@ fn unused_options(card: &Card, rules: &mut Rules) {
         (card.train.eval_every_steps.is_some(), "train.eval_every_steps"),
         (card.schedule.kind == ScheduleKind::Plateau, "schedule.kind"),
     ] {
-        let what = "needs test samples; give data.test or remove it";
-        rules.refuse_if(given && no_test, &[field, "data.test"], what);
+        let what = "needs samples to evaluate on; give data.val or data.test, or remove it";
+        rules.refuse_if(given && no_test, &[field, "data.val", "data.test"], what);
     }
 }
 
@@ -228,6 +228,9 @@ fn values_that_clash(card: &Card, rules: &mut Rules) {
         &["optimizer.nesterov", "optimizer.momentum", "optimizer.kind"],
         "needs optimizer.momentum above 0",
     );
+    for (field, what) in card.prepare.as_ref().map(Prepare::problems).unwrap_or_default() {
+        rules.refuse_if(true, &[&format!("prepare.{field}")], &what);
+    }
     for (field, what) in card.data.problems() {
         rules.refuse_if(true, &[&field, "data.format"], &what);
     }

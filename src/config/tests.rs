@@ -67,7 +67,7 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
         ("data.normalize.std=0", "data.normalize.std: 0 is not a number above 0"),
         ("data.normalize.std=1e-60", "data.normalize.std"),
         ("data.normalize.mean=1e39", "data.normalize.mean"),
-        ("data.test_limit=3", "data.test_limit: needs test samples"),
+        ("data.test_limit=3", "data.test_limit: needs samples to evaluate on"),
         ("data.train.labels=", "data.train.labels: is empty"),
         (
             "data.train={\"images\":\"i\"}",
@@ -107,12 +107,12 @@ fn each_wrong_value_is_named_with_its_path_and_what_is_expected() {
             "checkpoint.monitor: is not counted: give metrics.top_k",
         ),
         ("checkpoint.monitor=val_perplexity", "checkpoint.monitor: is not counted: it is of text"),
-        ("metrics.top_k=3", "metrics: needs test samples"),
+        ("metrics.top_k=3", "metrics: needs samples to evaluate on"),
         (
             "train.swa={\"from_epoch\":100000}",
             "train.swa.from_epoch: 100000 is after the last epoch",
         ),
-        ("schedule.kind=plateau", "schedule.kind: needs test samples"),
+        ("schedule.kind=plateau", "schedule.kind: needs samples to evaluate on"),
         ("schedule.plateau={}", "schedule.plateau: is used by `plateau` only"),
         ("schedule.kind=step", "schedule.step_every: is missing"),
         ("schedule.kind=multistep", "schedule.milestones: is missing"),

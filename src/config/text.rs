@@ -28,7 +28,7 @@ pub struct Text {
     /// The type of the tokens, little-endian whole numbers (tokens).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Ids>,
-    /// The last share of each training file is kept for evaluation, in place of data.test.
+    /// The last share of each training file is kept for evaluation, in place of data.val and data.test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub holdout: Option<f64>,
@@ -76,7 +76,9 @@ impl Data {
     /// Whether there are samples to evaluate on.
     #[must_use]
     pub fn is_evaluated(&self) -> bool {
-        self.test.is_some() || self.text.is_some_and(|text| text.holdout.is_some())
+        self.val.is_some()
+            || self.test.is_some()
+            || self.text.is_some_and(|text| text.holdout.is_some())
     }
 }
 
@@ -111,9 +113,9 @@ pub(super) fn problems(card: &Card) -> Vec<(bool, &'static str, String)> {
             format!("{stride} leaves tokens out between windows of {}", text.context),
         ),
         (
-            text.holdout.is_some() && data.test.is_some(),
+            text.holdout.is_some() && (data.val.is_some() || data.test.is_some()),
             "data.text.holdout",
-            "is in place of data.test; remove one of the two".to_owned(),
+            "is in place of data.val and data.test; remove the one or the others".to_owned(),
         ),
         (
             is_text && bytes && data.classes != 256,

@@ -63,9 +63,6 @@ pub fn gzip_cap(size: u64) -> u64 {
     size.saturating_mul(GZIP_MAX_RATIO).max(GZIP_ALWAYS_ALLOWED)
 }
 
-/// Bytes of CSV files that are prepared together: their rows are in memory.
-pub const PREPARE_TABLE: u64 = 1 << 30;
-
 /// Values of a column of categories that is prepared.
 pub const PREPARE_CATEGORIES: usize = 1024;
 

@@ -130,7 +130,8 @@ pub trait Dataset: Send + Sync {
 /// A data set that threads can share.
 pub type SharedDataset = Arc<dyn Dataset>;
 
-/// Opens the training samples of a card and, if it names them, the test samples.
+/// Opens the training samples of a card and, if it names any, those to evaluate on while training: the
+/// validation samples, else the test samples.
 ///
 /// # Errors
 /// As the reader of the format, beginning with the field of the card; also [`Error::Data`] if training
@@ -140,14 +141,18 @@ pub fn open(card: &Data) -> Result<(SharedDataset, Option<SharedDataset>)> {
         formats::open(card, split, limit).map_err(|e| e.context(format!("data.{field}")))
     };
     let train = open("train", &card.train, card.train_limit)?;
-    let test = match (&card.test, card.text.as_ref().and_then(|text| text.holdout)) {
-        (Some(split), _) => open("test", split, card.test_limit)?,
-        (None, Some(_)) => formats::open_held_out(card).map_err(|e| e.context("data.train"))?,
-        (None, None) => return Ok((train, None)),
+    let holdout = card.text.as_ref().and_then(|text| text.holdout);
+    let (name, test) = match (&card.val, &card.test, holdout) {
+        (Some(split), ..) => ("val", open("val", split, card.test_limit)?),
+        (None, Some(split), _) => ("test", open("test", split, card.test_limit)?),
+        (None, None, Some(_)) => {
+            ("train", formats::open_held_out(card).map_err(|e| e.context("data.train"))?)
+        }
+        (None, None, None) => return Ok((train, None)),
     };
     if train.sample_shape() != test.sample_shape() {
         return Err(Error::Data(format!(
-            "data.test: has samples of shape {:?}, data.train of shape {:?}; they must agree",
+            "data.{name}: has samples of shape {:?}, data.train of shape {:?}; they must agree",
             test.sample_shape(),
             train.sample_shape()
         )));

@@ -12,6 +12,8 @@ pub mod page;
 pub mod plot;
 pub mod preparation;
 pub mod preparation_text;
+pub mod prepared;
+pub mod prepared_table;
 pub mod run_folder;
 pub mod search;
 pub mod sketch;

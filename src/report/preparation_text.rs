@@ -1,6 +1,6 @@
 //! What `annulus prepare` leaves beside prepared text: manifest, list of all documents, report, card section.
 
-use super::preparation::{LISTED, MANIFEST, STYLE, escaped, pretty};
+use super::prepared::{LISTED, MANIFEST, STYLE, escaped, pretty};
 use crate::data::prepare::plan::{PARTS, counts};
 use crate::data::prepare::text::clean::REPAIRS;
 use crate::data::prepare::text::minhash::{LANES, bands};

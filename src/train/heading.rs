@@ -91,9 +91,10 @@ fn data_in_memory(job: &Job) -> String {
 fn data(job: &Job) -> String {
     let shape: Vec<String> = job.train.sample_shape().iter().map(ToString::to_string).collect();
     let test = job.test.as_ref().map_or(0, |t| t.len() as u64);
+    let part = if job.card.data.val.is_some() { "validation" } else { "test" };
     let (shape, classes) = (shape.join("×"), job.card.data.classes);
     let counts = format!(
-        "{} training and {} test",
+        "{} training and {} {part}",
         human::count(job.train.len() as u64),
         human::count(test)
     );

@@ -197,10 +197,20 @@ fn same_replicas(hash: &str, group: &mut Group) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When card, data or model file are not what they should be.
-pub fn evaluate(card: Card, model: &Path, device: Device, group: &mut Group) -> Result<Evaluation> {
+pub fn evaluate(
+    mut card: Card,
+    model: &Path,
+    device: Device,
+    group: &mut Group,
+) -> Result<Evaluation> {
+    if card.data.test.is_some() {
+        // The validation samples have chosen the model: they cannot judge it.
+        card.data.val = None;
+    }
     let mut job = Job::prepare(card, device, group)?;
     let Some(test) = job.test.clone() else {
-        let error = Error::Config("the card has no data.test to evaluate on".to_owned());
+        let error =
+            Error::Config("the card has no data.test or data.val to evaluate on".to_owned());
         return Err(group.common_failure(error));
     };
     job.load_model(model, group)?;

@@ -47,6 +47,8 @@ pub struct Reporter {
     left: Option<Leave>,
     /// Whether what is counted are the tokens of a text, not samples.
     of_tokens: bool,
+    /// What is evaluated on while training: `val` or `test`.
+    part: &'static str,
 }
 
 impl Reporter {
@@ -88,6 +90,7 @@ impl Reporter {
             before: Duration::ZERO,
             left: None,
             of_tokens: job.card.data.format.is_of_tokens(),
+            part: if job.card.data.val.is_some() { "val" } else { "test" },
         })
     }
 
@@ -223,10 +226,10 @@ impl Reporter {
             format!("step {}/{}", step + 1, self.plan.total_steps)
         };
         if let Some(eval) = eval {
-            let tally = &eval.tally;
-            text += &format!("  test loss {:.4}", tally.mean_loss());
+            let (part, tally) = (self.part, &eval.tally);
+            text += &format!("  {part} loss {:.4}", tally.mean_loss());
             if !tally.accuracy().is_nan() {
-                text += &format!("  test {}", percent(tally));
+                text += &format!("  {part} {}", percent(tally));
             }
             for (name, value) in eval.scores.iter().filter(|(of, _)| self.shown.contains(of)) {
                 text += &format!("  {} {value:.4}", name.name());
@@ -333,16 +336,17 @@ impl Reporter {
         match self.judged() {
             Some(e) => {
                 let kind = if self.best.is_some() { "best model" } else { "final model" };
+                let part = self.part;
                 console.line(&if let Some(perplexity) = e.score(Monitor::Perplexity) {
                     let loss = e.tally.mean_loss();
                     format!(
-                        "done: test perplexity {perplexity:.3}, loss {loss:.4} a token ({kind})"
+                        "done: {part} perplexity {perplexity:.3}, loss {loss:.4} a token ({kind})"
                     )
                 } else if let Some(error) = e.score(Monitor::Mae) {
                     let r2 = e.score(Monitor::R2).unwrap_or(f64::NAN);
-                    format!("done: test mean absolute error {error:.4}, R² {r2:.4} ({kind})")
+                    format!("done: {part} mean absolute error {error:.4}, R² {r2:.4} ({kind})")
                 } else {
-                    format!("done: test accuracy {} ({kind})", percent(&e.tally))
+                    format!("done: {part} accuracy {} ({kind})", percent(&e.tally))
                 });
             }
             None => console.line("done"),

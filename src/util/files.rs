@@ -11,18 +11,49 @@ use std::sync::Arc;
 /// # Errors
 /// [`Error::CannotCreate`] or [`Error::Io`]; what `path` held before is then untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_streamed(path, |file| file.write_all(bytes))
+}
+
+/// The same of what `write` writes, piece by piece.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_streamed(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
+    replace(path, |file| {
+        write(file)?;
+        file.sync_all()
+    })?;
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Ok(()), sync)
+}
+
+/// The same as [`write_whole`] without waiting for the disk: after a power cut the file may be there and not be
+/// whole. For files that are checked before they are used, or synced later.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Waits until a file or folder is on the disk.
+///
+/// # Errors
+/// When it is not there or the disk fails.
+pub fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::writing(path, &e))
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = || {
         let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
+        write(&mut file)?;
+        std::fs::rename(&temporary, path)
     };
     write().map_err(|e| {
         // The first error is the one to tell; a left-over file is removed if it can be.

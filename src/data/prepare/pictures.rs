@@ -1,7 +1,7 @@
 //! Folders of pictures: each folder below a source is a class.
 
-use super::{Options, Record, short};
-use crate::config::{Color, Pictures as Wanted};
+use super::{Record, short};
+use crate::config::{Color, Pictures as Wanted, Prepare};
 use crate::data::formats::{folder, picture};
 use crate::data::limits;
 use crate::error::{Error, Result};
@@ -22,7 +22,9 @@ impl Pictures {
     ///
     /// # Errors
     /// When a folder cannot be read, or there are no files.
-    pub fn open(roots: &[PathBuf], options: &Options) -> Result<Pictures> {
+    pub fn open(wishes: &Prepare) -> Result<Pictures> {
+        let options = wishes.pictures.clone().unwrap_or_default();
+        let roots = &wishes.sources;
         let color = if options.grey { Color::Grey } else { Color::Rgb };
         let wanted = Wanted { color, resize: options.resize, filter: None };
         let mut files = Vec::new();

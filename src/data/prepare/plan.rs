@@ -1,6 +1,7 @@
 //! What is kept, what is removed and why, and which sample is in which part.
 
-use super::{Options, Record, near};
+use super::{Record, near};
+use crate::config::Prepare;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,15 +27,16 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Error::Data`] if less than two classes are left, or a part that was asked for is empty.
-pub fn make(records: &[Record], name: impl Fn(usize) -> String, options: &Options) -> Result<Plan> {
+pub fn make(records: &[Record], name: impl Fn(usize) -> String, options: &Prepare) -> Result<Plan> {
     let mut why: Vec<Option<String>> = records.iter().map(|r| r.refused.clone()).collect();
-    let size = refuse_sizes(records, &mut why, options.resize);
+    let pictures = options.pictures.clone().unwrap_or_default();
+    let size = refuse_sizes(records, &mut why, pictures.resize);
     refuse_copies(records, &mut why, &name);
     let kept: Vec<usize> = (0..records.len()).filter(|&i| why[i].is_none()).collect();
-    let mut groups = together(records, &kept, options.near);
+    let mut groups = together(records, &kept, pictures.near);
     let mut alike = Vec::new();
     for group in &mut groups {
-        if group.len() > 1 && options.drop_near {
+        if group.len() > 1 && pictures.drop_near {
             for &i in &group[1..] {
                 why[i] = Some(format!("near-duplicate of {}", name(group[0])));
             }
@@ -56,10 +58,7 @@ pub fn make(records: &[Record], name: impl Fn(usize) -> String, options: &Option
             if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") }
         )));
     }
-    let parts = match options.time {
-        None => split(records, &groups, &classes, options),
-        Some(_) => split_by_time(records, groups.clone(), &classes, options),
-    };
+    let parts = split(records, &groups, &classes, options);
     for (part, share) in options.split.iter().enumerate() {
         if *share > 0.0 && parts[part].is_empty() {
             return Err(Error::Data(format!(
@@ -136,19 +135,8 @@ fn refuse_copies(records: &[Record], why: &mut [Option<String>], name: impl Fn(u
     }
 }
 
-/// Items that must not be parted, each group and the groups in the order of the items: pictures that look alike,
-/// rows of one group, rows of one time.
+/// Items that must not be parted, each group and the groups in the order of the items: pictures that look alike.
 fn together(records: &[Record], kept: &[usize], limit: u32) -> Vec<Vec<usize>> {
-    let of = |i: usize| records[i].group.as_deref().or(records[i].time.as_deref());
-    if kept.iter().any(|&i| of(i).is_some()) {
-        let mut groups: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
-        for &i in kept {
-            groups.entry(of(i)).or_default().push(i);
-        }
-        let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
-        groups.sort_unstable();
-        return groups;
-    }
     let looks: Option<Vec<u64>> = kept.iter().map(|&i| records[i].look).collect();
     let Some(looks) = looks else {
         return kept.iter().map(|&i| vec![i]).collect();
@@ -160,36 +148,6 @@ fn together(records: &[Record], kept: &[usize], limit: u32) -> Vec<Vec<usize>> {
     groups.into_values().collect()
 }
 
-/// The latest groups are for test, as long as they fit its share, those before them for validation, all others for
-/// training. Times are numbers if all of them are; else their texts are compared, as fits dates like 2026-11-28.
-fn split_by_time(
-    records: &[Record],
-    mut groups: Vec<Vec<usize>>,
-    classes: &[String],
-    options: &Options,
-) -> [Vec<(usize, u32)>; 3] {
-    let text = |group: &Vec<usize>| records[group[0]].time.as_deref().unwrap_or_default();
-    let numbers: Option<Vec<f64>> = groups.iter().map(|group| text(group).parse().ok()).collect();
-    match numbers {
-        Some(numbers) => {
-            let mut order: Vec<(f64, Vec<usize>)> = numbers.into_iter().zip(groups).collect();
-            order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-            groups = order.into_iter().map(|(_, group)| group).collect();
-        }
-        None => groups.sort_by(|a, b| text(a).cmp(text(b))),
-    }
-    let samples: usize = groups.iter().map(Vec::len).sum();
-    let mut parts = [const { Vec::new() }; 3];
-    for part in [2, 1] {
-        let room = (options.split[part] * samples as f64).round() as usize;
-        while groups.last().is_some_and(|group| parts[part].len() + group.len() <= room) {
-            parts[part].extend(groups.pop().unwrap_or_default());
-        }
-    }
-    parts[0] = groups.concat();
-    in_order(records, parts, classes, options.seed)
-}
-
 /// A group by the hash that decides its place.
 type Drawn<'a> = ([u8; 32], &'a Vec<usize>);
 
@@ -199,7 +157,7 @@ fn split(
     records: &[Record],
     groups: &[Vec<usize>],
     classes: &[String],
-    options: &Options,
+    options: &Prepare,
 ) -> [Vec<(usize, u32)>; 3] {
     let mut of_class: BTreeMap<&str, Vec<Drawn>> = BTreeMap::new();
     for group in groups {

@@ -1,9 +1,9 @@
 //! A file of samples, as the reader of safetensors takes it: tensors `images` and `labels`.
 
+use super::Material;
 use super::pictures::Pictures;
 use super::plan::{PARTS, Plan};
-use super::table::{Column, Table};
-use super::{Material, Options};
+use crate::config::Prepare;
 use crate::data::limits;
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -25,7 +25,7 @@ pub struct Written {
 
 /// The files to write, each with its part and its samples in the part.
 #[must_use]
-pub fn list(plan: &Plan, options: &Options) -> Vec<(usize, Range<usize>)> {
+pub fn list(plan: &Plan, options: &Prepare) -> Vec<(usize, Range<usize>)> {
     let mut shards = Vec::new();
     for (part, samples) in plan.parts.iter().enumerate() {
         for start in (0..samples.len()).step_by(options.shard) {
@@ -37,41 +37,57 @@ pub fn list(plan: &Plan, options: &Options) -> Vec<(usize, Range<usize>)> {
 
 /// The name of the file that begins with sample `start` of a part.
 #[must_use]
-pub fn name(part: usize, start: usize, options: &Options) -> String {
+pub fn name(part: usize, start: usize, options: &Prepare) -> String {
     format!("{}-{:05}.safetensors", PARTS[part], start / options.shard)
 }
 
-/// The bytes of a file, and what is known of it.
+/// The bytes of a file of pictures, and what is known of it.
 ///
 /// # Errors
 /// [`Error::Data`] if a picture has changed since it was looked at, or the file would be too large.
 pub fn make(
     material: &Material,
     plan: &Plan,
-    columns: &[Column],
     file: String,
     samples: &[(usize, u32)],
 ) -> Result<(Vec<u8>, Written)> {
-    let n = samples.len();
-    let (kind, shape, bytes, sums) = match material {
-        Material::Pictures(pictures) => {
-            let (bytes, sums) = planes(pictures, plan.size, samples)?;
-            let [rows, columns] = plan.size;
-            (Dtype::U8, vec![n, pictures.channels(), rows, columns], bytes, sums)
-        }
-        Material::Table(table) => {
-            let bytes = rows(table, columns, samples)?;
-            (Dtype::F32, vec![n, bytes.len() / 4 / n.max(1)], bytes, Vec::new())
-        }
-    };
-    let labels: Vec<u8> =
-        samples.iter().flat_map(|&(_, label)| i64::from(label).to_le_bytes()).collect();
+    let Material::Pictures(pictures) = material;
+    let (bytes, sums) = planes(pictures, plan.size, samples)?;
+    let [rows, columns] = plan.size;
+    let shape = vec![samples.len(), pictures.channels(), rows, columns];
+    let labels: Vec<u32> = samples.iter().map(|&(_, label)| label).collect();
+    let (whole, written) = pack(file, Dtype::U8, shape, &bytes, &labels)?;
+    Ok((whole, Written { sums, ..written }))
+}
+
+/// The bytes of a file of rows of numbers, and what is known of it.
+///
+/// # Errors
+/// [`Error::Internal`] if the shape is not that of the values.
+pub fn pack_numbers(
+    file: String,
+    shape: Vec<usize>,
+    values: &[f32],
+    labels: &[u32],
+) -> Result<(Vec<u8>, Written)> {
+    pack(file, Dtype::F32, shape, bytemuck::cast_slice(values), labels)
+}
+
+fn pack(
+    file: String,
+    kind: Dtype,
+    shape: Vec<usize>,
+    bytes: &[u8],
+    labels: &[u32],
+) -> Result<(Vec<u8>, Written)> {
+    let n = labels.len();
+    let labels: Vec<u8> = labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()).collect();
     let broken = |e: safetensors::SafeTensorError| Error::Internal(format!("{file}: {e}"));
-    let images = TensorView::new(kind, shape, &bytes).map_err(broken)?;
+    let images = TensorView::new(kind, shape, bytes).map_err(broken)?;
     let labels = TensorView::new(Dtype::I64, vec![n], &labels).map_err(broken)?;
     let whole = serialize([("images", images), ("labels", labels)], None).map_err(broken)?;
     let blake3 = blake3::hash(&whole).to_hex().to_string();
-    Ok((whole, Written { blake3, samples: n, sums, file }))
+    Ok((whole, Written { blake3, samples: n, sums: Vec::new(), file }))
 }
 
 /// The pixels of pictures, channel by channel, and of each channel the sums of bytes and squares.
@@ -107,18 +123,4 @@ fn planes(
         }
     }
     Ok((bytes, sums))
-}
-
-/// The numbers of rows of a table, as bytes of `f32`.
-fn rows(table: &Table, columns: &[Column], samples: &[(usize, u32)]) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for &(item, _) in samples {
-        bytes.extend(table.sample(item, columns).iter().flat_map(|value| value.to_le_bytes()));
-        if bytes.len() > limits::PREPARE_SHARD {
-            return Err(Error::Data(
-                "the rows of one file have more than 1 GiB; give a smaller --shard".to_owned(),
-            ));
-        }
-    }
-    Ok(bytes)
 }
