@@ -21,7 +21,7 @@ const SETS: [&str; 11] = [
     "model.dropout=0.2",
     "optimizer={\"kind\":\"sgd\",\"lr\":0.05,\"momentum\":0.9}",
     "report.every_steps=1",
-    "comm.deadline_s=10",
+    "comm.deadline_s=60",
 ];
 
 fn train(ranks: usize, sets: &[&str], out: &Path) -> Job {

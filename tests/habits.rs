@@ -22,7 +22,7 @@ const SETS: [&str; 12] = [
     "optimizer={\"kind\":\"sgd\",\"lr\":0.04,\"momentum\":0.9}",
     "schedule={\"kind\":\"constant\"}",
     "report.every_steps=1",
-    "comm.deadline_s=10",
+    "comm.deadline_s=60",
 ];
 
 fn train(ranks: usize, sets: &[&str], out: &Path) -> Job {
