@@ -284,7 +284,7 @@ fn a_card_that_does_not_describe_a_table_is_told_all_that_is_wrong() {
                 "columns.1.name: is the name of an earlier",
                 "columns.1.values: names a value twice",
                 "columns.1.fill: is not one of the values",
-                "columns.1.mean: is used by numeric only",
+                "columns.1.mean: is used by numeric and target only",
                 "columns.2.fill: is not for labels",
             ],
         ),

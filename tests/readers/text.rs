@@ -193,7 +193,7 @@ fn a_card_of_text_is_told_what_does_not_fit() {
     }
     let mut both = data(256, &json!({"context": 4, "holdout": 0.5}));
     both["test"] = json!({"files": ["exhibit"]});
-    museum.refuses(&both, 78, &["data.text.holdout: is in place of data.test"]);
+    museum.refuses(&both, 78, &["data.text.holdout: is in place of data.val and data.test"]);
 }
 
 #[test]
